@@ -1,0 +1,1 @@
+"""All of Ray: thin actors round plain classes of realm_core."""

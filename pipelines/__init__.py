@@ -1,0 +1,1 @@
+"""The runs, one file each, and the command line."""

@@ -1,0 +1,1 @@
+"""Models, text, storage, indexes and training maths of REALM; never imports Ray."""

@@ -1,0 +1,1 @@
+"""Readers of source formats: each turns a file into documents."""

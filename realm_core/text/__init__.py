@@ -1,0 +1,1 @@
+"""From document text to block records: sentences, blocks, salient spans, answers."""

@@ -1,0 +1,1 @@
+"""Masking, featurization, losses, schedule and state of training; plain functions of arrays."""
