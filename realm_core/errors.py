@@ -1,19 +1,19 @@
 """Every error a user can meet.
 
-    RealmError                        exit code 1
-    ├── UsageError                    exit code 2: flags, configuration, arguments
-    ├── SourceError                   a corpus source that cannot be read
-    ├── EncoderError                  an encoder directory or checkpoint that cannot be used
-    ├── StoreError
-    │   ├── StoreLockedError          another run is writing the store
-    │   ├── ArtifactMissingError      a file that a manifest names is not there
-    │   └── ArtifactCorruptError      a file whose bytes are not the ones its manifest names
-    ├── QueryError                    NaN, wrong width, k out of range
-    ├── GateError                     a snapshot that must not go live
-    ├── ServiceError
-    │   ├── ServiceUnavailableError   no retrieval service, or a shard that is down
-    │   └── DeadlineExceededError     no answer before the caller's deadline
-    └── TrainingError                 a training run that cannot start or go on
+RealmError                        exit code 1
+├── UsageError                    exit code 2: flags, configuration, arguments
+├── SourceError                   a corpus source that cannot be read
+├── EncoderError                  an encoder directory or checkpoint that cannot be used
+├── StoreError
+│   ├── StoreLockedError          another run is writing the store
+│   ├── ArtifactMissingError      a file that a manifest names is not there
+│   └── ArtifactCorruptError      a file whose bytes are not the ones its manifest names
+├── QueryError                    NaN, wrong width, k out of range
+├── GateError                     a snapshot that must not go live
+├── ServiceError
+│   ├── ServiceUnavailableError   no retrieval service, or a shard that is down
+│   └── DeadlineExceededError     no answer before the caller's deadline
+└── TrainingError                 a training run that cannot start or go on
 """
 
 from __future__ import annotations

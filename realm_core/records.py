@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-SEPARATOR = "[SEP]"
+SEPARATOR = "<sep>"
 """Stands between title and body in the text that a uid is taken of (the reference's rule)."""
 
 BLOCK_SCHEMA = pa.schema(
@@ -53,7 +53,7 @@ class Block:
 
     @property
     def uid(self) -> bytes:
-        """SHA-1 of `"{title} [SEP] {body}"`, 20 bytes."""
+        """SHA-1 of `"{title} <sep> {body}"`, 20 bytes."""
         return block_uid(self.title, self.body)
 
 

@@ -1,0 +1,61 @@
+"""What each kind of process asks of Ray: the one place where resources are written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourcePlan:
+    """Resources of each kind of actor, sized so that all of them fit the cluster at the same time.
+
+    Logical CPUs are slots for placement; the compute threads of a process are `threads`, set by the process itself.
+    """
+
+    embedding_workers: int
+    embedding_cpus: float
+    embedding_gpus: float
+    embedding_threads: int
+    trainer_workers: int
+    trainer_cpus: float
+    trainer_gpus: float
+    trainer_threads: int
+
+    def embedding_options(self) -> dict[str, Any]:
+        """Ray options of an embedding actor."""
+        return {"num_cpus": self.embedding_cpus, "num_gpus": self.embedding_gpus}
+
+    def trainer_resources(self) -> dict[str, float]:
+        """Resources of one rank, as Ray Train spells them."""
+        gpu = {"GPU": self.trainer_gpus} if self.trainer_gpus else {}
+        return {"CPU": self.trainer_cpus, **gpu}
+
+
+LIGHT_OPTIONS: dict[str, Any] = {"num_cpus": 0}
+"""Router, shard servers, refresher: mostly waiting, or bursts that a search needs at once."""
+
+GENERATOR_OPTIONS: dict[str, Any] = {"num_cpus": 0.25}
+"""An example generator encodes a handful of short queries per step."""
+
+
+def plan_resources(*, num_cpus: float, num_gpus: float, embedding_workers: int, trainer_workers: int) -> ResourcePlan:
+    """Divides a cluster between embedding and training.
+
+    With GPUs for all, each worker gets one; on CPUs, each gets a quarter slot on machines with fewer than two cores a
+    worker, else one slot, and the cores are shared out as threads: they run at the same time during a refresh.
+    """
+    workers = embedding_workers + trainer_workers
+    on_gpu = num_gpus >= workers
+    roomy = num_cpus >= 2 * workers
+    cpus = 1.0 if roomy else 0.25
+    return ResourcePlan(
+        embedding_workers=embedding_workers,
+        embedding_cpus=cpus,
+        embedding_gpus=1.0 if on_gpu else 0.0,
+        embedding_threads=max(1, int(num_cpus // embedding_workers)),
+        trainer_workers=trainer_workers,
+        trainer_cpus=cpus,
+        trainer_gpus=1.0 if on_gpu else 0.0,
+        trainer_threads=max(1, int(num_cpus // trainer_workers)),
+    )

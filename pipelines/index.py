@@ -1,0 +1,138 @@
+"""`realm index`: embeddings in, a gated and published snapshot out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
+from cluster.refresh import gate_queries
+from cluster.session import ray_session
+from pipelines.display import Display
+from pipelines.validation import at_least
+from realm_core.engines.part_embedder import PRECISION
+from realm_core.engines.torch_engine import TorchEngine
+from realm_core.errors import ArtifactMissingError
+from realm_core.index.specs import IndexKind, IndexSpec
+from realm_core.storage.block_store import BlockRecords, load_corpus
+from realm_core.storage.embedding_store import embedding_digest, embeddings_are_whole
+from realm_core.storage.encoder_pointer import EncoderVersion, current_encoder
+from realm_core.storage.encoder_store import get_encoder
+from realm_core.storage.files import Store
+from realm_core.storage.lock import writer_lock
+from realm_core.storage.snapshots import publish
+
+if TYPE_CHECKING:
+    from realm_core.storage.block_store import CorpusManifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """Build sharded indexes over the newest embeddings, check their recall, publish the snapshot."""
+
+    store: str
+    """Where artifacts live: a local folder or an fsspec URL."""
+    kind: IndexKind = "auto"
+    """exact (every row compared), faiss (portable), scann (Linux), or auto: chosen by the number of rows."""
+    num_shards: int = 2
+    """Index shards; each covers a fixed group of parts and is served by a process of its own."""
+    min_recall_at_10: float = 0.9
+    """Least share of the exact top 10 that the index must find, or the snapshot is not published."""
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+
+    def __post_init__(self) -> None:
+        at_least("realm index", num_shards=(self.num_shards, 1), min_recall_at_10=(self.min_recall_at_10, 0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexReport:
+    """What was built and how well it finds."""
+
+    snapshot_id: str
+    num_rows: int
+    num_shards: int
+    num_reused_shards: int
+    num_bytes: int
+    recall_at: dict[str, float]
+    seconds: float
+
+    def rows(self) -> list[tuple[str, object]]:
+        """For the table at the end."""
+        recall = [(name + " against exact search", f"{value:.4f}") for name, value in self.recall_at.items()]
+        return [
+            ("snapshot", self.snapshot_id + " (published)"),
+            ("rows", self.num_rows),
+            ("shards", f"{self.num_shards} ({self.num_reused_shards} reused)"),
+            ("bytes per row", f"{self.num_bytes / self.num_rows:.0f}"),
+            *recall,
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+
+
+def run_index(config: IndexConfig) -> IndexReport:
+    """Builds what is missing, runs the gate and publishes.
+
+    Raises:
+        ArtifactMissingError: embeddings are missing; `realm embed` makes them.
+        GateError: a check failed; the published snapshot stays what it was.
+    """
+    store = Store(config.store)
+    corpus = load_corpus(store)
+    with writer_lock(store, "realm index"):
+        encoder = current_encoder(store)
+        encoded = _require_embeddings(store, corpus, encoder)
+        with ray_session(config.address), Display() as display:
+            bar = display.task("index", total=config.num_shards, unit="shards")
+            result = index_corpus(
+                store,
+                encoded,
+                gate_queries_BD=_encode_gate_queries(store, corpus, encoder),
+                num_shards=config.num_shards,
+                spec=IndexSpec(kind=config.kind),
+                min_recall_at_10=config.min_recall_at_10,
+                progress=bar.update,
+            )
+        publish(store, result.manifest)
+    return _report(result)
+
+
+def _require_embeddings(store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> EncodedCorpus:
+    digests = tuple(embedding_digest(part.digest, encoder.digest, PRECISION) for part in corpus.parts)
+    pairs = zip(digests, corpus.parts, strict=True)
+    missing = [part for digest, part in pairs if not embeddings_are_whole(store, digest, part)]
+    if missing:
+        raise ArtifactMissingError(
+            where=f"store {store.url}, encoder {encoder.digest[:12]}",
+            found=f"{len(missing)} of {len(corpus.parts)} parts without whole embeddings",
+            expected="embeddings of every part",
+            action="Run `realm embed` on this store; it makes only what is missing.",
+        )
+    return EncodedCorpus(
+        corpus=corpus,
+        encoder_digest=encoder.digest,
+        encoder_step=encoder.step,
+        encoder_saved_at_seconds=encoder.saved_at_seconds,
+        precision=PRECISION,
+        embedding_digests=digests,
+    )
+
+
+def _encode_gate_queries(store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> np.ndarray:
+    engine = TorchEngine(get_encoder(store, encoder.digest).embedder)
+    queries = gate_queries(BlockRecords(store, corpus))
+    return engine.encode_queries([np.asarray(query, dtype=np.uint16) for query in queries])
+
+
+def _report(result: IndexResult) -> IndexReport:
+    return IndexReport(
+        snapshot_id=result.manifest.snapshot_id,
+        num_rows=result.manifest.num_rows,
+        num_shards=len(result.manifest.shards),
+        num_reused_shards=result.num_reused_shards,
+        num_bytes=result.num_bytes,
+        recall_at=result.recall_at,
+        seconds=result.seconds,
+    )

@@ -1,0 +1,300 @@
+"""`realm pretrain`: REALM pre-training over an index that is refreshed meanwhile."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.pretraining import PretrainPlan, pretrain_on_workers
+from cluster.refresh import IndexPlan
+from cluster.refresher import RefresherClient, RefresherConfig
+from cluster.resources import ResourcePlan, plan_resources
+from cluster.retrieval_service import RetrievalClient, start_service
+from cluster.session import cluster_capacity, ray_session
+from pipelines.display import Display
+from pipelines.pretrain_watcher import PretrainWatcher
+from pipelines.validation import at_least
+from pipelines.watching import watch_in_background
+from realm_core.errors import TrainingError, UsageError
+from realm_core.evaluation.datasets import Question, read_questions
+from realm_core.index.specs import IndexSpec
+from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
+from realm_core.retrieval.evidence import EvidenceRetriever
+from realm_core.retrieval.query_encoder import require_same_tokenizer
+from realm_core.storage.block_store import load_corpus
+from realm_core.storage.digests import digest_of
+from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
+from realm_core.storage.files import Store
+from realm_core.storage.lock import writer_lock
+from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
+from realm_core.training.featurization import FeaturizerConfig
+from realm_core.training.run_folder import RunFolder
+from realm_core.training.schedule import ScheduleConfig
+
+if TYPE_CHECKING:
+    from realm_core.storage.block_store import CorpusManifest
+
+LAST_REFRESH_TIMEOUT_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """Train retriever and knowledge-augmented encoder together (REALM) while the index follows the newest checkpoint."""
+
+    store: str
+    """Where artifacts live: a local folder or an fsspec URL, with a published snapshot (`realm index`)."""
+    encoder: str
+    """Directory or hub id of the BERT-family checkpoint that the knowledge-augmented encoder starts from. The
+    retriever goes on from the published snapshot's encoder."""
+    num_steps: int = 200_000
+    """Optimizer steps (paper: 200,000)."""
+    refresh_interval_steps: int = 500
+    """Steps between checkpoints, each of which goes to the refresher (paper: about 500)."""
+    batch_size: int = 8
+    """Masked sentences per rank and step (paper: 512 over all)."""
+    num_candidates: int = 8
+    """Candidates per sentence, the null document included (paper: 8)."""
+    query_length_tokens: int = 96
+    """Longest query with its markers (paper: 96)."""
+    learning_rate: float = 3e-5
+    """Peak of the schedule (paper: 3e-5)."""
+    num_warmup_steps: int | None = None
+    """Steps of linear rise; by default min(10000, max(100, steps / 10)), the reference's rule."""
+    num_trainers: int = 1
+    """Ranks; on a cluster with GPUs, one per GPU."""
+    num_embedding_workers: int = 2
+    """The refresher's embedding actors; on a cluster with GPUs, one per GPU."""
+    num_shards: int = 2
+    """Index shards of each snapshot."""
+    min_recall_at_10: float = 0.9
+    """Least share of the exact top 10 that a refreshed index must find, or it does not go live."""
+    questions: str | None = None
+    """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
+    seed: int = 0
+    """Of data order, masks and dropout."""
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            "realm pretrain",
+            num_steps=(self.num_steps, 1),
+            refresh_interval_steps=(self.refresh_interval_steps, 1),
+            batch_size=(self.batch_size, 1),
+            num_candidates=(self.num_candidates, 2),
+            query_length_tokens=(self.query_length_tokens, 8),
+            num_trainers=(self.num_trainers, 1),
+            num_embedding_workers=(self.num_embedding_workers, 1),
+            num_shards=(self.num_shards, 1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainReport:
+    """What the run came to; the means are over all steps."""
+
+    run_name: str
+    num_steps: int
+    loss_first: float
+    loss_last: float
+    retrieval_utility_last: float
+    mean_staleness_steps: float
+    max_staleness_steps: int
+    num_refreshes_live: int
+    num_refreshes_failed: int
+    num_swaps: int
+    num_searches: int
+    num_failed_searches: int
+    live_snapshot_id: str
+    live_staleness_steps: int
+    recall: list[dict[str, Any]]
+    was_done: bool
+
+    def rows(self) -> list[tuple[str, object]]:
+        """For the table at the end."""
+        recall = [(f"recall@5 at step {r['encoder_step']}", f"{r['recall_at_5']:.3f}") for r in self.recall]
+        return [
+            ("run", self.run_name + (" (was done already)" if self.was_done else "")),
+            ("steps", self.num_steps),
+            ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
+            ("retrieval utility, last tenth", f"{self.retrieval_utility_last:+.4f}"),
+            ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
+            ("swaps", self.num_swaps),
+            ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
+            ("staleness while training", f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps"),
+            ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
+            *recall,
+        ]
+
+
+def run_pretrain(config: PretrainConfig) -> PretrainReport:
+    """Trains to the last step and waits for the last refresh; goes on from the last checkpoint of the same run.
+
+    Raises:
+        StoreError: no published snapshot.
+        EncoderError: the encoder has another vocabulary than the corpus.
+        UsageError: more candidates than blocks.
+        TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
+    """
+    store = Store(config.store)
+    questions = read_questions(config.questions) if config.questions else []
+    with writer_lock(store, "realm pretrain"):
+        run, start = _open_run(config, store)
+        was_done = run.result() is not None
+        if not was_done:
+            corpus = load_corpus(store, start.corpus_digest)
+            _check(config, corpus)
+            _train(config, store, run, start, questions)
+        return _report(run, was_done)
+
+
+def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, SnapshotManifest]:
+    """The run of this configuration and the snapshot that it started on.
+
+    The live snapshot moves on as the run refreshes it, so the store remembers where the run began. A finished run
+    whose snapshot is live is found again; training further from it takes another configuration.
+    """
+    what_matters = [
+        config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
+        config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
+        config.num_shards, config.seed,
+    ]  # fmt: skip
+    live = load_snapshot(store)
+    reader = tokenizer_digest(load_tokenizer(config.encoder))
+    run = RunFolder(store, "pretrain-" + digest_of(live.corpus_digest, reader, what_matters)[:12])
+    begun = run.read_document("start")
+    if begun is None:
+        run.write_document("start", {"snapshot": live.snapshot_id})
+        return run, live
+    return run, load_snapshot(store, begun["snapshot"])
+
+
+def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
+    require_same_tokenizer(tokenizer_digest(load_tokenizer(config.encoder)), corpus.tokenizer_digest)
+    if config.num_candidates > corpus.num_blocks - 1:
+        raise UsageError(
+            where="realm pretrain",
+            found=f"--num-candidates {config.num_candidates} over {corpus.num_blocks} blocks",
+            expected=f"at most {corpus.num_blocks - 1}",
+            action="Lower --num-candidates, or ingest a larger corpus.",
+        )
+
+
+def _train(
+    config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, questions: list[Question]
+) -> None:
+    with ray_session(config.address), tempfile.TemporaryDirectory() as folder, Display() as display:
+        num_cpus, num_gpus = cluster_capacity()
+        resources = plan_resources(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            embedding_workers=config.num_embedding_workers,
+            trainer_workers=config.num_trainers,
+        )
+        service = start_service(store)
+        refresher = RefresherClient.start(_refresher_config(config, store, run, start, resources))
+        watcher = PretrainWatcher(
+            run=run,
+            refresher=refresher,
+            service=service,
+            retriever=EvidenceRetriever(store, service),
+            questions=questions,
+            num_steps=config.num_steps,
+            display=display,
+        )
+        with watch_in_background(watcher.look):
+            plan = _plan(config, store, run, start)
+            pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
+            _wait_for_last_refresh(refresher)
+        _finish(store, run, service, watcher)
+        refresher.stop()
+
+
+def _refresher_config(
+    config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, resources: ResourcePlan
+) -> RefresherConfig:
+    index = IndexPlan(
+        num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), min_recall_at_10=config.min_recall_at_10
+    )
+    return RefresherConfig(
+        store_url=store.url, corpus_digest=start.corpus_digest, run_name=run.name, index=index, plan=resources
+    )
+
+
+def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest) -> PretrainPlan:
+    corpus = load_corpus(store, start.corpus_digest)
+    return PretrainPlan(
+        store_url=store.url,
+        run_name=run.name,
+        corpus_digest=start.corpus_digest,
+        start_encoder_digest=start.encoder_digest,
+        reader_checkpoint=config.encoder,
+        featurizer=FeaturizerConfig(
+            query_length_tokens=config.query_length_tokens,
+            block_length_tokens=corpus.max_block_tokens,
+            num_candidates=config.num_candidates,
+        ),
+        schedule=ScheduleConfig(
+            num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
+        ),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        refresh_interval_steps=config.refresh_interval_steps,
+    )
+
+
+def _wait_for_last_refresh(refresher: RefresherClient) -> None:
+    deadline = time.monotonic() + LAST_REFRESH_TIMEOUT_SECONDS
+    while not refresher.status().is_idle:
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                where="realm pretrain",
+                found=f"a refresh that is not done after {LAST_REFRESH_TIMEOUT_SECONDS:g} s",
+                expected="the last checkpoint live by then",
+                action="Run the command again; embeddings that are done are kept.",
+            )
+        time.sleep(0.5)
+
+
+def _finish(store: Store, run: RunFolder, service: RetrievalClient, watcher: PretrainWatcher) -> None:
+    """Writes the result; the encoder of the live snapshot becomes the store's newest."""
+    status = service.status()
+    live = status.snapshot
+    encoder = EncoderVersion(
+        digest=live.encoder_digest, step=live.encoder_step, saved_at_seconds=live.encoder_saved_at_seconds
+    )
+    set_current_encoder(store, encoder)
+    totals = watcher.totals()
+    run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live.encoder_step})
+    run.remove_checkpoints()
+
+
+def _report(run: RunFolder, was_done: bool) -> PretrainReport:
+    steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
+    tenth = max(1, len(steps) // 10)
+    staleness = [step["staleness_steps"] for step in steps]
+    return PretrainReport(
+        run_name=run.name,
+        num_steps=len(steps),
+        loss_first=_mean([step["loss"] for step in steps[:tenth]]),
+        loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
+        retrieval_utility_last=_mean([step["retrieval_utility"] for step in steps[-tenth:]]),
+        mean_staleness_steps=_mean(staleness),
+        max_staleness_steps=max(staleness),
+        num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
+        num_refreshes_failed=sum(refresh["status"] == "failed" for refresh in refreshes),
+        num_swaps=result["num_swaps"],
+        num_searches=result["num_searches"],
+        num_failed_searches=result["num_failed_searches"],
+        live_snapshot_id=result["live_snapshot"],
+        live_staleness_steps=steps[-1]["step"] - result["live_step"],
+        recall=run.read_recall(),
+        was_done=was_done,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,87 @@
+"""What the driver sees of a pre-training run: two progress lines, recall after each swap, totals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipelines.display import say
+from pipelines.recall import measure_recall_at_5
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cluster.refresher import RefresherClient, RefresherStatus
+    from cluster.retrieval_service import RetrievalClient
+    from pipelines.display import Bar, Display, Line
+    from realm_core.evaluation.datasets import Question
+    from realm_core.retrieval.evidence import EvidenceRetriever
+    from realm_core.training.run_folder import RunFolder
+
+TOTALS = ("num_swaps", "num_searches", "num_failed_searches")
+
+
+class PretrainWatcher:
+    """Looks at trainer, refresher and service; measures recall of each snapshot that goes live."""
+
+    def __init__(
+        self,
+        *,
+        run: RunFolder,
+        refresher: RefresherClient,
+        service: RetrievalClient,
+        retriever: EvidenceRetriever,
+        questions: Sequence[Question],
+        num_steps: int,
+        display: Display,
+    ) -> None:
+        self._run = run
+        self._refresher = refresher
+        self._service = service
+        self._retriever = retriever
+        self._questions = questions
+        self._display = display
+        self._training = display.task("pretrain", total=num_steps, unit="steps")
+        self._refreshing: tuple[tuple[int, str], Line | Bar] | None = None
+        self._before = run.read_document("totals") or dict.fromkeys(TOTALS, 0)
+
+    def look(self) -> None:
+        """Shows the newest step and the running refresh, and measures a snapshot that is new."""
+        self._show_training()
+        self._show_refresh(self._refresher.status())
+        self._measure_new_snapshot()
+        self._run.write_document("totals", self.totals())
+
+    def totals(self) -> dict[str, int]:
+        """Swaps and searches of the run, those before a crash included."""
+        status = self._service.status()
+        return {name: self._before[name] + getattr(status, name) for name in TOTALS}
+
+    def _show_training(self) -> None:
+        steps = self._run.read_metrics()
+        if steps:
+            last = steps[-1]
+            note = f"loss {last['loss']:.3f}  utility {last['retrieval_utility']:+.3f}"
+            self._training.update(last["step"], note=f"{note}  {last['staleness_steps']} steps stale")
+
+    def _show_refresh(self, status: RefresherStatus) -> None:
+        if status.progress is None:
+            return
+        key = (status.step, status.progress.stage)
+        if self._refreshing is None or self._refreshing[0] != key:
+            unit = "blocks" if status.progress.stage == "embed" else "shards"
+            total = status.progress.total
+            self._refreshing = (key, self._display.task(status.progress.stage, total=total, unit=unit))
+        self._refreshing[1].update(status.progress.done, note=f"refresh from step {status.step}")
+
+    def _measure_new_snapshot(self) -> None:
+        live = self._service.live_snapshot()
+        measured: set[str] = {record["snapshot_id"] for record in self._run.read_recall()}
+        if not self._questions or live.snapshot_id in measured:
+            return
+        recall = measure_recall_at_5(self._retriever, self._questions)
+        self._run.write_recall(recall.snapshot_id, recall.to_json())
+        say(f" recall@5  {recall.recall_at_5:.3f} on {recall.num_questions} questions, {_which(recall.to_json())}")
+
+
+def _which(recall: dict[str, Any]) -> str:
+    return f"snapshot {recall['snapshot_id']} is live"

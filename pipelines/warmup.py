@@ -1,0 +1,168 @@
+"""`realm warmup`: the inverse cloze task, before pre-training."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.resources import plan_resources
+from cluster.session import cluster_capacity, ray_session
+from cluster.warmup import WarmupPlan, warm_up_on_workers
+from pipelines.display import Display
+from pipelines.encoders import take_in_encoder
+from pipelines.validation import at_least
+from pipelines.watching import watch_in_background
+from realm_core.storage.block_store import load_corpus
+from realm_core.storage.digests import digest_of
+from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
+from realm_core.storage.encoder_store import has_encoder
+from realm_core.storage.files import Store
+from realm_core.storage.lock import writer_lock
+from realm_core.training.run_folder import RunFolder
+from realm_core.training.schedule import ScheduleConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmupConfig:
+    """Train the embedder on the inverse cloze task (ORQA): find the block that a sentence was taken from."""
+
+    store: str
+    """Where artifacts live: a local folder or an fsspec URL; `realm ingest` has filled it."""
+    encoder: str
+    """Directory or hub id of an embedder or any BERT-family checkpoint to start from."""
+    num_steps: int = 100_000
+    """Optimizer steps (ORQA: 100,000)."""
+    batch_size: int = 64
+    """Blocks per rank and step; all others of the step, over all ranks, are a query's negatives (ORQA: 4096)."""
+    learning_rate: float = 1e-4
+    """Peak of the schedule (ORQA: 1e-4)."""
+    num_warmup_steps: int | None = None
+    """Steps of linear rise; by default min(10000, max(100, steps / 10)), the reference's rule."""
+    checkpoint_interval_steps: int = 500
+    """Steps between checkpoints; a crash costs at most these."""
+    num_trainers: int = 1
+    """Ranks; on a cluster with GPUs, one per GPU."""
+    seed: int = 0
+    """Of data order, sentence choice and dropout."""
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            "realm warmup",
+            num_steps=(self.num_steps, 1),
+            batch_size=(self.batch_size, 2),
+            checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
+            num_trainers=(self.num_trainers, 1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmupReport:
+    """What the warm-up came to; accuracies are over the last tenth of the steps."""
+
+    run_name: str
+    encoder: EncoderVersion
+    num_steps: int
+    removed_accuracy: float
+    kept_accuracy: float
+    was_done: bool
+
+    def rows(self) -> list[tuple[str, object]]:
+        """For the table at the end."""
+        return [
+            ("run", self.run_name + (" (was done already)" if self.was_done else "")),
+            ("steps", self.num_steps),
+            ("accuracy, sentence removed from its block", f"{self.removed_accuracy:.3f}"),
+            ("accuracy, sentence left in its block", f"{self.kept_accuracy:.3f}"),
+            ("encoder", self.encoder.digest[:12]),
+        ]
+
+
+def run_warmup(config: WarmupConfig) -> WarmupReport:
+    """Warms up, or goes on from the last checkpoint of the same configuration; the encoder becomes the store's newest.
+
+    Raises:
+        EncoderError: the start encoder cannot be loaded, or has another vocabulary than the corpus.
+        TrainingError: the loss is not finite, or ranks die again and again.
+    """
+    store = Store(config.store)
+    corpus = load_corpus(store)
+    with writer_lock(store, "realm warmup"):
+        start = take_in_encoder(store, config.encoder, corpus)
+        run = RunFolder(store, _run_name(config, corpus.digest, start.digest))
+        was_done = _is_done(store, run)
+        if not was_done:
+            _train(config, store, run, corpus.digest, start.digest)
+        run.remove_checkpoints()
+        encoder = _result(run)
+        set_current_encoder(store, encoder)
+    return _report(config, run, encoder, was_done)
+
+
+def _run_name(config: WarmupConfig, corpus_digest: str, encoder_digest: str) -> str:
+    what_matters = [config.num_steps, config.batch_size, config.learning_rate, config.num_warmup_steps]
+    return "warmup-" + digest_of(corpus_digest, encoder_digest, config.num_trainers, config.seed, what_matters)[:12]
+
+
+def _is_done(store: Store, run: RunFolder) -> bool:
+    result = run.result()
+    return result is not None and has_encoder(store, result["encoder"])
+
+
+def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: str, encoder_digest: str) -> None:
+    plan = WarmupPlan(
+        store_url=store.url,
+        run_name=run.name,
+        corpus_digest=corpus_digest,
+        start_encoder_digest=encoder_digest,
+        schedule=ScheduleConfig(
+            num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
+        ),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+    )
+    with ray_session(config.address), Display() as display, tempfile.TemporaryDirectory() as folder:
+        num_cpus, num_gpus = cluster_capacity()
+        resources = plan_resources(
+            num_cpus=num_cpus, num_gpus=num_gpus, embedding_workers=0, trainer_workers=config.num_trainers
+        )
+        bar = display.task("warmup", total=config.num_steps, unit="steps")
+
+        def show() -> None:
+            lines = run.read_metrics()
+            if lines:
+                bar.update(lines[-1]["step"], note=f"loss {lines[-1]['loss']:.3f}")
+
+        with watch_in_background(show):
+            warm_up_on_workers(plan, resources=resources, folder=Path(folder))
+
+
+def _result(run: RunFolder) -> EncoderVersion:
+    result = run.result() or {}
+    return EncoderVersion(digest=result["encoder"], step=0, saved_at_seconds=result["saved_at_seconds"])
+
+
+def _report(config: WarmupConfig, run: RunFolder, encoder: EncoderVersion, was_done: bool) -> WarmupReport:
+    lines = run.read_metrics()
+    last = lines[-max(1, len(lines) // 10) :]
+    return WarmupReport(
+        run_name=run.name,
+        encoder=encoder,
+        num_steps=config.num_steps,
+        removed_accuracy=_mean(last, "removed_accuracy"),
+        kept_accuracy=_mean(last, "kept_accuracy"),
+        was_done=was_done,
+    )
+
+
+def _mean(lines: Sequence[dict[str, Any]], name: str) -> float:
+    values = [line[name] for line in lines if not math.isnan(line[name])]
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,105 @@
+"""Approximate search by ScaNN: a tree of clusters, anisotropic 4-bit codes, then the float32 vectors of the best.
+
+Relevances are inner products with the float32 vectors. Ties at the last hit are settled among the reordered only.
+ScaNN draws the first centroids of a tree at random unless told to spread them (k-means++); it is told to, because
+then the same embeddings give the same bytes, whatever the number of threads. Its files are read into memory whole,
+and loading holds the interpreter lock: load in a process that serves nobody yet. Linux only.
+
+Shape letters: `B` queries, `K` hits, `D` projection, `R` rows, `N` candidates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from realm_core.index.description import SearcherDescription, corrupt_index, missing_file
+from realm_core.index.leaves import search_leaves
+from realm_core.index.searcher import MISSING_ROW, SearchHits, no_hits, require_searchable, validate_queries
+from realm_core.index.specs import ResolvedSpec, require_trainable, scann_missing
+
+ASSETS_NAME = "scann_assets.pbtxt"
+_PICKLE_NAME = "scann_docids.pkl"
+_DIMENSIONS_PER_CODE = 2
+_ANISOTROPIC_THRESHOLD = 0.2
+_MIN_PARALLEL_QUERIES = 64
+
+
+class ScannSearcher:
+    """Looks into the clusters nearest to a query."""
+
+    def __init__(self, searcher: Any, description: SearcherDescription) -> None:  # noqa: ANN401 - ScaNN carries no types
+        self._searcher = searcher
+        self._description = description
+
+    @classmethod
+    def build(cls, embeddings_RD: np.ndarray, spec: ResolvedSpec) -> ScannSearcher:
+        """Trains on a sample of at most 100,000 rows; same embeddings and spec, same bytes."""
+        require_searchable(embeddings_RD, where="scann index build")
+        num_rows, dimension = embeddings_RD.shape
+        require_trainable(spec, num_rows)
+        builder = _scann().builder(np.ascontiguousarray(embeddings_RD), spec.num_reordered(1, num_rows), "dot_product")
+        builder = builder.tree(spec.num_leaves, spec.num_leaves_searched, random_init=False)
+        builder = builder.score_ah(_DIMENSIONS_PER_CODE, anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD)
+        searcher = builder.reorder(spec.num_reordered(1, num_rows)).build()
+        return cls(searcher, SearcherDescription(spec=spec, num_rows=num_rows, dimension=dimension))
+
+    @classmethod
+    def load(cls, directory: Path) -> ScannSearcher:
+        """Reads all files into memory."""
+        description = SearcherDescription.read(directory)
+        _require_plain_files(directory)
+        try:
+            searcher = _scann().load_searcher(str(directory), assets_backcompat_shim=False)
+        except (ValueError, RuntimeError) as error:
+            raise corrupt_index(directory, str(error), "the whole files of a ScaNN searcher") from error
+        description.require_shape(searcher.size(), description.dimension, directory)
+        return cls(searcher, description)
+
+    @property
+    def num_rows(self) -> int:
+        """`R`."""
+        return self._description.num_rows
+
+    @property
+    def dimension(self) -> int:
+        """`D`."""
+        return self._description.dimension
+
+    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+        """The top `num_hits` of the clusters looked into."""
+        queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
+        if not len(queries_BD):
+            return no_hits(0, num_hits)
+        return search_leaves(self._look, queries_BD, num_hits, self._description.spec, self.num_rows)
+
+    def save(self, directory: Path) -> None:
+        """Writes ScaNN's own files, whose paths are relative, and `searcher.json`."""
+        self._description.write(directory)
+        self._searcher.serialize(str(directory), relative_path=True)
+
+    def _look(self, queries_BD: np.ndarray, num_reordered: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+        in_parallel = len(queries_BD) >= _MIN_PARALLEL_QUERIES
+        search = self._searcher.search_batched_parallel if in_parallel else self._searcher.search_batched
+        rows_BN, relevances_BN = search(np.ascontiguousarray(queries_BD), num_reordered, num_reordered, num_leaves)
+        # ScaNN pads with row 0 and a relevance of NaN.
+        return relevances_BN, np.where(np.isnan(relevances_BN), MISSING_ROW, rows_BN.astype(np.int64))
+
+
+def _require_plain_files(directory: Path) -> None:
+    if not (directory / ASSETS_NAME).is_file():
+        raise missing_file(directory / ASSETS_NAME)
+    pickled = directory / _PICKLE_NAME
+    if pickled.exists():
+        # ScaNN's loader would unpickle it.
+        raise corrupt_index(pickled, "a pickle file", "an index directory without pickles")
+
+
+def _scann() -> Any:  # noqa: ANN401 - ScaNN carries no types
+    try:
+        from scann.scann_ops.py import scann_ops_pybind
+    except ImportError as error:
+        raise scann_missing(str(error)) from error
+    return scann_ops_pybind

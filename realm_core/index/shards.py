@@ -1,0 +1,174 @@
+"""Index shards in the store: which parts each covers, building one, and searching one by block id."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from realm_core.errors import ArtifactCorruptError
+from realm_core.index.build import build_searcher, load_searcher
+from realm_core.index.gate import check_embeddings, exact_top_k
+from realm_core.index.searcher import SearchHits
+from realm_core.index.specs import resolve_spec
+from realm_core.storage.digests import digest_of, digest_of_file, digest_of_uids
+from realm_core.storage.embedding_store import read_embeddings
+from realm_core.storage.snapshots import ShardEntry, shard_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from realm_core.index.specs import IndexSpec
+    from realm_core.storage.block_store import PartEntry
+    from realm_core.storage.files import Store
+
+MANIFEST_NAME = "shard.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardPlan:
+    """A shard to build: consecutive parts and their embeddings."""
+
+    parts: tuple[PartEntry, ...]
+    embedding_digests: tuple[str, ...]
+    spec: IndexSpec
+
+    @property
+    def digest(self) -> str:
+        """Names the shard: a pure function of its embeddings and the index spec."""
+        return digest_of("index shard", list(self.embedding_digests), asdict(self.spec))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of its parts."""
+        return sum(part.num_rows for part in self.parts)
+
+    @property
+    def entry(self) -> ShardEntry:
+        """The shard as a snapshot lists it."""
+        return ShardEntry(digest=self.digest, num_rows=self.num_rows, first_block_id=self.parts[0].first_block_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltShard:
+    """A shard, and what the gate needs of it; block ids are global."""
+
+    entry: ShardEntry
+    was_reused: bool
+    num_bytes: int
+    uids: np.ndarray
+    """[R] (V20)."""
+    approximate: SearchHits
+    """What the shard finds for the gate's queries."""
+    exact: SearchHits
+    """What exact search over the shard's embeddings finds."""
+
+
+def plan_shards(
+    parts: Sequence[PartEntry], embedding_digests: Sequence[str], *, num_shards: int, spec: IndexSpec
+) -> list[ShardPlan]:
+    """Divides the parts, in their order, into at most `num_shards` groups of about as many parts each."""
+    groups = np.array_split(np.arange(len(parts)), min(num_shards, len(parts)))
+    return [
+        ShardPlan(
+            parts=tuple(parts[i] for i in group),
+            embedding_digests=tuple(embedding_digests[i] for i in group),
+            spec=spec,
+        )
+        for group in groups
+    ]
+
+
+def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, num_hits: int) -> BuiltShard:
+    """Builds the shard unless it is there and whole, and searches it with the gate's queries.
+
+    Raises:
+        StoreError: embeddings missing or damaged.
+        GateError: NaN or zero rows.
+    """
+    tables = [read_embeddings(store, d, p) for d, p in zip(plan.embedding_digests, plan.parts, strict=True)]
+    embeddings_RD = np.concatenate([embeddings for _, embeddings in tables])
+    check_embeddings(embeddings_RD, where=f"index shard {plan.digest[:12]}")
+    was_reused = shard_is_whole(store, plan.digest)
+    if not was_reused:
+        _build(store, plan, embeddings_RD)
+    shard = ShardSearcher(store, plan.entry)
+    exact = exact_top_k(embeddings_RD, gate_queries_BD, num_hits)
+    return BuiltShard(
+        entry=plan.entry,
+        was_reused=was_reused,
+        num_bytes=sum(store.read_json(f"{shard_path(plan.digest)}/{MANIFEST_NAME}")["sizes_bytes"].values()),
+        uids=np.concatenate([uids for uids, _ in tables]),
+        approximate=shard.search(gate_queries_BD, num_hits),
+        exact=with_block_ids(exact, plan.entry.first_block_id),
+    )
+
+
+def shard_is_whole(store: Store, digest: str) -> bool:
+    """True when the shard is there and each file has the bytes that were written."""
+    if not store.exists(f"{shard_path(digest)}/{MANIFEST_NAME}"):
+        return False
+    try:
+        verify_shard(store, digest)
+    except ArtifactCorruptError:
+        return False
+    return True
+
+
+def verify_shard(store: Store, digest: str) -> None:
+    """Raises `ArtifactCorruptError` naming the first file that is missing or has other bytes than were written."""
+    manifest = store.read_json(f"{shard_path(digest)}/{MANIFEST_NAME}")
+    for name, expected in manifest["sha256"].items():
+        path = f"{shard_path(digest)}/{name}"
+        found = digest_of_file(store.local_file(path)) if store.exists(path) else "no such file"
+        if found != expected:
+            raise ArtifactCorruptError(
+                where=f"{store.url}/{path}",
+                found=f"sha256 {found}" if len(found) == 64 else found,
+                expected=f"sha256 {expected}",
+                action="Run `realm index` again; it rebuilds what is damaged.",
+            )
+
+
+class ShardSearcher:
+    """One loaded index shard; its hits carry global block ids."""
+
+    def __init__(self, store: Store, entry: ShardEntry) -> None:
+        verify_shard(store, entry.digest)
+        self._searcher = load_searcher(store.local_folder(shard_path(entry.digest)))
+        self._first_block_id = entry.first_block_id
+
+    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+        """Relevances and block ids [B, K], by falling relevance, ties by smaller id; -1 pads what is not found."""
+        return with_block_ids(self._searcher.search(queries_BD, num_hits), self._first_block_id)
+
+
+def with_block_ids(hits: SearchHits, first_block_id: int) -> SearchHits:
+    """A shard's local rows as block ids; -1 stays -1."""
+    return SearchHits(hits.relevances_BK, np.where(hits.rows_BK < 0, -1, hits.rows_BK + first_block_id))
+
+
+def uid_digest_of(shards: Sequence[BuiltShard]) -> str:
+    """Digest of all uids of all shards."""
+    return digest_of_uids(np.concatenate([shard.uids for shard in shards]))
+
+
+def _build(store: Store, plan: ShardPlan, embeddings_RD: np.ndarray) -> None:
+    searcher = build_searcher(embeddings_RD, resolve_spec(plan.spec, len(embeddings_RD)))
+    with tempfile.TemporaryDirectory(prefix="realm-shard-") as name:
+        folder = Path(name)
+        searcher.save(folder)
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        manifest = {
+            "num_rows": len(embeddings_RD),
+            "spec": asdict(plan.spec),
+            "embeddings": list(plan.embedding_digests),
+            "sizes_bytes": {path.name: path.stat().st_size for path in files},
+            "sha256": {path.name: digest_of_file(path) for path in files},
+        }
+        (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
+        store.put_folder(folder, shard_path(plan.digest), last=MANIFEST_NAME)

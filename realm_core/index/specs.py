@@ -1,0 +1,156 @@
+"""Which index, with which parameters: all of them follow from the kind and the number of rows."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from realm_core.errors import ArtifactCorruptError, UsageError
+
+IndexKind = Literal["auto", "exact", "faiss", "scann"]
+ResolvedKind = Literal["exact", "flat", "faiss", "scann"]
+
+FLAT_MAX_ROWS = 50_000
+"""Up to here all rows are compared: more than 4,000 queries a second on two cores, no training, recall 1."""
+
+MIN_ROWS_PER_LEAF = 39
+"""Fewer training rows per k-means centroid than this and FAISS warns that the centroids are not to be trusted."""
+
+_LEAF_FRACTION_SEARCHED = 1 / 8
+_MIN_LEAVES_SEARCHED = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexSpec:
+    """What the user asks for; `resolve_spec` turns it into the parameters of one shard."""
+
+    kind: IndexKind = "auto"
+    """`exact`: all rows by matrix product (torch, on the GPU where there is one); `faiss`: inverted lists with 4-bit
+    codes, then float16 vectors; `scann`: the like from ScaNN with float32 vectors, Linux only; `auto`: `faiss`, which
+    at equal recall was as fast as ScaNN, half as large, memory-mapped and runs everywhere."""
+
+    num_leaves_searched: int | None = None
+    """Clusters looked into per query; more is more recall and less speed. Left out: one in eight, at least 16."""
+
+    min_reordered: int = 200
+    """Candidates whose relevance is computed from the stored vector, at least; else 4 times the hits asked for."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.kind not in get_args(IndexKind):
+            problems.append(f"kind = {self.kind!r} ({', '.join(get_args(IndexKind))})")
+        if self.num_leaves_searched is not None and self.num_leaves_searched < 1:
+            problems.append(f"num_leaves_searched = {self.num_leaves_searched} (at least 1)")
+        if self.min_reordered < 1:
+            problems.append(f"min_reordered = {self.min_reordered} (at least 1)")
+        if problems:
+            raise UsageError(
+                where="index spec",
+                found="; ".join(problems),
+                expected="the values in brackets",
+                action="Correct these fields of the index configuration.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, keys sorted."""
+        return dict(sorted(asdict(self).items()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedSpec:
+    """The parameters of one shard's index; with the embeddings it determines the index's bytes.
+
+    `to_json` is what goes into digests and manifests.
+    """
+
+    kind: ResolvedKind
+    """`flat`: all rows by FAISS's matrix product, what `faiss` and `scann` are for few rows."""
+    num_leaves: int = 0
+    """Clusters; 0 where all rows are compared."""
+    num_leaves_searched: int = 0
+    min_reordered: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, keys sorted."""
+        return dict(sorted(asdict(self).items()))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], *, where: str) -> ResolvedSpec:
+        """The inverse of `to_json`; raises `ArtifactCorruptError` for fields that are not its own."""
+        names = {field.name for field in fields(cls)}
+        if set(values) != names or values["kind"] not in get_args(ResolvedKind):
+            raise ArtifactCorruptError(
+                where=where,
+                found=f"index parameters {values}",
+                expected=f"the fields {sorted(names)}, kind one of {', '.join(get_args(ResolvedKind))}",
+                action="Build the index again with this version of the program.",
+            )
+        return cls(**values)
+
+    def leaves_searched_for(self, num_hits: int, num_rows: int) -> int:
+        """How many leaves to look into for `num_hits` hits: enough that they hold about 8 rows for each hit."""
+        leaves_of_8_rows_per_hit = math.ceil(8 * num_hits * self.num_leaves / num_rows)
+        return min(self.num_leaves, max(self.num_leaves_searched, leaves_of_8_rows_per_hit))
+
+    def num_reordered(self, num_hits: int, num_rows: int) -> int:
+        """How many candidates to score from their stored vectors for `num_hits` hits."""
+        return min(num_rows, max(self.min_reordered, 4 * num_hits))
+
+
+def resolve_spec(spec: IndexSpec, num_rows: int, platform: str = sys.platform) -> ResolvedSpec:
+    """The parameters of an index over `num_rows` rows on `platform` (spelled as `sys.platform`).
+
+    Raises `UsageError` where the kind does not exist on the platform: before anything is embedded.
+    """
+    if num_rows < 1:
+        raise UsageError(
+            where="index spec",
+            found=f"{num_rows} rows",
+            expected="at least one row per index shard",
+            action="Ingest a corpus that yields blocks, or use fewer index shards.",
+        )
+    if spec.kind == "scann" and platform != "linux":
+        raise scann_missing(f"platform {platform!r}")
+    if spec.kind == "exact":
+        return ResolvedSpec(kind="exact")
+    if num_rows <= FLAT_MAX_ROWS:
+        return ResolvedSpec(kind="flat")
+    num_leaves = leaves_for(num_rows)
+    searched = spec.num_leaves_searched or max(_MIN_LEAVES_SEARCHED, round(num_leaves * _LEAF_FRACTION_SEARCHED))
+    return ResolvedSpec(
+        kind="scann" if spec.kind == "scann" else "faiss",
+        num_leaves=num_leaves,
+        num_leaves_searched=min(searched, num_leaves),
+        min_reordered=spec.min_reordered,
+    )
+
+
+def leaves_for(num_rows: int) -> int:
+    """About `2 * sqrt(rows)` clusters, a power of two: finding the clusters then costs about what reading them does.
+
+    4,096 for a quarter of Wikipedia's 13.4 million blocks; always far above `MIN_ROWS_PER_LEAF` rows each.
+    """
+    return int(2 ** round(math.log2(2 * math.sqrt(num_rows))))
+
+
+def require_trainable(spec: ResolvedSpec, num_rows: int) -> None:
+    """Raises `UsageError` where there are too few rows for as many clusters."""
+    if not 1 <= spec.num_leaves <= num_rows // MIN_ROWS_PER_LEAF:
+        raise UsageError(
+            where=f"{spec.kind} index of {num_rows} rows",
+            found=f"num_leaves = {spec.num_leaves}",
+            expected=f"1 to {num_rows // MIN_ROWS_PER_LEAF}, at least {MIN_ROWS_PER_LEAF} rows for each",
+            action="Let resolve_spec choose the parameters for this number of rows.",
+        )
+
+
+def scann_missing(found: str) -> UsageError:
+    """The error of asking for ScaNN where it is not to be had."""
+    return UsageError(
+        where="index kind scann",
+        found=found,
+        expected="Linux with the scann package, which is not made for other systems",
+        action="Use the index kind faiss, or on Linux: pip install scann.",
+    )

@@ -1,0 +1,132 @@
+"""The encoder inside every REALM model, with the published state-dict names.
+
+Shapes: B sequences, L tokens, Q query rows, H hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, initialization
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from realm_core.modeling.configuration import RealmConfig
+from realm_core.modeling.heads import RealmLMPredictionHead
+from realm_core.modeling.layers import RealmEmbeddings, RealmEncoder, RealmPooler, additive_mask
+
+
+class RealmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """What all REALM models share: the configuration class, initialization, and how candidates are flattened."""
+
+    config: RealmConfig
+    config_class = RealmConfig
+    base_model_prefix = "realm"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("RealmEmbeddings", "RealmLayer")
+    _keys_to_ignore_on_load_unexpected = (r"position_ids$", r"token_type_ids$")
+
+    _unused_parameters: tuple[str, ...] = ()
+    """Prefixes of parameters that published checkpoints carry and no output reads. They are frozen: an optimizer
+    and DistributedDataParallel then leave them alone instead of waiting for gradients that never come."""
+
+    def freeze_unused_parameters(self) -> None:
+        """Stops gradients of the parameters that no output of this model depends on."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(self._unused_parameters):
+                parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RealmLMPredictionHead):
+            initialization.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a model, or a pair with loading info
+        """As in transformers, with the unused parameters frozen again (loading makes new ones)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_unused_parameters()
+        return loaded
+
+
+class RealmBertModel(RealmPreTrainedModel):
+    """Embeddings, encoder and pooler."""
+
+    def __init__(self, config: RealmConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = RealmEmbeddings(config)
+        self.encoder = RealmEncoder(config)
+        self.pooler = RealmPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embedding."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the word embedding."""
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Tensor | None, ...]:
+        """States [B, L, H] and pooled state [B, H] of token ids [B, L].
+
+        Args:
+            input_ids: [B, L].
+            attention_mask: [B, L], 1 for tokens and 0 for padding; or [B, L, L] for a mask per row.
+            token_type_ids: [B, L], all 0 by default.
+            position_ids: [B, L], 0, 1, 2 … by default.
+            inputs_embeds: [B, L, H] in place of `input_ids`.
+            output_attentions: also give the attention weights of each layer.
+            output_hidden_states: also give the states before the first and after each layer.
+            return_dict: False for a tuple.
+        """
+        hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.encoder(
+            hidden_BLH,
+            additive_mask(attention_mask, hidden_BLH.dtype),
+            self.config.output_attentions if output_attentions is None else output_attentions,
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
+        last_BLH = encoded.last_hidden_state
+        pooled_BH = None if self.pooler is None else self.pooler(last_BLH[:, 0])
+        if not (self.config.return_dict if return_dict is None else return_dict):
+            return (last_BLH, pooled_BH, *encoded.to_tuple()[1:])
+        return BaseModelOutputWithPooling(
+            last_hidden_state=last_BLH,
+            pooler_output=pooled_BH,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    def pool(self, cls_BH: Tensor) -> Tensor:
+        """Pooled state [B, H] of the [CLS] state [B, H]."""
+        if self.pooler is None:
+            raise ValueError("this RealmBertModel was made with add_pooling_layer=False and has no pooler")
+        return cast(Tensor, self.pooler(cls_BH))
+
+    def states_at(
+        self,
+        positions_BQ: Tensor,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Last states [B, Q, H] at some positions: the forward pass without the rows nobody reads."""
+        hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        return cast(Tensor, self.encoder.states_at(hidden_BLH, additive_mask(attention_mask, hidden_BLH.dtype), positions_BQ))

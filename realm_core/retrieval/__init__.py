@@ -1,0 +1,1 @@
+"""Queries in, evidence out: searching a snapshot, and looking up what was found."""

@@ -1,0 +1,89 @@
+"""Text to query embeddings, always with the encoder of the snapshot that is searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from realm_core.engines.torch_engine import TorchEngine
+from realm_core.errors import EncoderError, ServiceUnavailableError
+from realm_core.modeling.checkpoints import tokenizer_digest
+from realm_core.storage.block_store import load_corpus
+from realm_core.storage.encoder_store import get_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+
+    from realm_core.retrieval.snapshot_search import SearchResult, SnapshotSearch
+    from realm_core.storage.files import Store
+    from realm_core.storage.snapshots import SnapshotManifest
+
+MAX_QUERY_TOKENS = 94
+"""Word pieces of a query without its two markers; the paper's query length is 96. Longer queries are cut."""
+MAX_SWAPS_DURING_A_SEARCH = 8
+
+
+class QueryEncoder:
+    """Encodes and searches as one step: a swap between the two is noticed, and the query encoded again."""
+
+    def __init__(self, store: Store, search: SnapshotSearch, *, device: str = "cpu") -> None:
+        self._store = store
+        self._search = search
+        self._device = device
+        self._snapshot: SnapshotManifest | None = None
+        self._engine: TorchEngine | None = None
+        self._tokenizer: Tokenizer | None = None
+
+    def search_text(self, texts: Sequence[str], num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:
+        """Top hits of B texts [B, K]."""
+        self._use(self._search.live_snapshot())
+        assert self._tokenizer is not None
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        token_ids = [encoding.ids[:MAX_QUERY_TOKENS] for encoding in encodings]
+        return self.search_token_ids(token_ids, num_hits, deadline_seconds=deadline_seconds)
+
+    def search_token_ids(
+        self, token_ids: Sequence[Sequence[int]], num_hits: int, *, deadline_seconds: float = 30.0
+    ) -> SearchResult:
+        """Top hits of B tokenized queries [B, K], without their markers."""
+        arrays = [np.asarray(ids, dtype=np.uint16) for ids in token_ids]
+        for _ in range(MAX_SWAPS_DURING_A_SEARCH):
+            if self._snapshot is None:
+                self._use(self._search.live_snapshot())
+            assert self._engine is not None and self._snapshot is not None
+            queries_BD = self._engine.encode_queries(arrays)
+            result = self._search.search(queries_BD, num_hits, deadline_seconds=deadline_seconds)
+            if result.snapshot_id == self._snapshot.snapshot_id:
+                return result
+            self._snapshot = None
+        raise ServiceUnavailableError(
+            where="search",
+            found=f"the live snapshot changed {MAX_SWAPS_DURING_A_SEARCH} times while one query was encoded",
+            expected="swaps further apart than a query takes",
+            action="Raise the refresh interval.",
+        )
+
+    def _use(self, snapshot: SnapshotManifest) -> None:
+        if self._snapshot is not None and self._snapshot.snapshot_id == snapshot.snapshot_id:
+            return
+        if self._engine is None or self._snapshot is None or self._snapshot.encoder_digest != snapshot.encoder_digest:
+            encoder = get_encoder(self._store, snapshot.encoder_digest)
+            corpus = load_corpus(self._store, snapshot.corpus_digest)
+            require_same_tokenizer(tokenizer_digest(encoder.tokenizer), corpus.tokenizer_digest)
+            self._engine = TorchEngine(encoder.embedder, device=self._device)
+            self._tokenizer = encoder.tokenizer
+        self._snapshot = snapshot
+
+
+def require_same_tokenizer(encoder_tokenizer_digest: str, corpus_tokenizer_digest: str) -> None:
+    """Raises `EncoderError` when the corpus was tokenized with another vocabulary than the encoder's."""
+    if encoder_tokenizer_digest != corpus_tokenizer_digest:
+        raise EncoderError(
+            where="encoder",
+            found=f"tokenizer {encoder_tokenizer_digest[:12]}",
+            expected=f"tokenizer {corpus_tokenizer_digest[:12]}, with which the corpus was ingested",
+            action="Use an encoder with that vocabulary, or ingest the corpus into another --store with this one.",
+        )

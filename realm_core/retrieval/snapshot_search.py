@@ -1,0 +1,68 @@
+"""Searching a whole snapshot: what the retrieval service and the in-process searcher both offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from realm_core.index.merge import merge_top_k
+from realm_core.index.searcher import validate_queries
+from realm_core.index.shards import ShardSearcher
+from realm_core.storage.block_store import load_corpus
+from realm_core.storage.snapshots import load_snapshot
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from realm_core.index.searcher import SearchHits
+    from realm_core.storage.files import Store
+    from realm_core.storage.snapshots import SnapshotManifest
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Top hits of B queries, all from one snapshot."""
+
+    relevances_BK: np.ndarray
+    """float32, falling; -inf where fewer than K were found."""
+    block_ids_BK: np.ndarray
+    """int64; -1 where fewer than K were found. Ties: smaller id first."""
+    snapshot_id: str
+    encoder_step: int
+    """Training step of the encoder that made the snapshot's embeddings."""
+
+
+class SnapshotSearch(Protocol):
+    """Searches whatever snapshot is live."""
+
+    def live_snapshot(self) -> SnapshotManifest:
+        """The snapshot that the next search is answered from, unless a swap comes between."""
+        ...
+
+    def search(self, queries_BD: np.ndarray, num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:
+        """Top `num_hits` blocks of each query [B, D] by inner product."""
+        ...
+
+
+class LocalSnapshotSearch:
+    """A snapshot of a store, searched in this process."""
+
+    def __init__(self, store: Store, snapshot_id: str | None = None) -> None:
+        self._manifest = load_snapshot(store, snapshot_id)
+        load_corpus(store, self._manifest.corpus_digest)
+        self._shards = [ShardSearcher(store, entry) for entry in self._manifest.shards]
+
+    def live_snapshot(self) -> SnapshotManifest:
+        """The snapshot that was opened."""
+        return self._manifest
+
+    def search(self, queries_BD: np.ndarray, num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:  # noqa: ARG002 - nothing to wait for in process
+        """See `SnapshotSearch.search`. Raises `QueryError` for NaN, a wrong width or `num_hits` below 1."""
+        validate_queries(queries_BD, dimension=self._manifest.dimension, num_hits=num_hits)
+        hits = merge_top_k([shard.search(queries_BD, num_hits) for shard in self._shards], num_hits)
+        return result_of(hits, self._manifest)
+
+
+def result_of(hits: SearchHits, manifest: SnapshotManifest) -> SearchResult:
+    """Merged hits with the snapshot they come from."""
+    return SearchResult(hits.relevances_BK, hits.rows_BK, manifest.snapshot_id, manifest.encoder_step)

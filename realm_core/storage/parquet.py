@@ -1,0 +1,51 @@
+"""Parquet files whose damage is noticed: page checksums are written, and verified on every read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from realm_core.errors import ArtifactCorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from realm_core.storage.files import Store
+
+
+def write_table(store: Store, path: str, table: pa.Table, *, compression: str = "zstd") -> None:
+    """Writes a table as one Parquet file, atomically."""
+
+    def write(local: Path) -> None:
+        pq.write_table(
+            table,
+            local,
+            compression=compression,
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+    store.write_file(path, write)
+
+
+def read_table(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a table, verifying each page's checksum.
+
+    Raises:
+        ArtifactMissingError: no such file.
+        ArtifactCorruptError: truncated, or a byte is not the one that was written.
+    """
+    local = store.local_file(path)
+    try:
+        return pq.read_table(local, columns=columns, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactCorruptError(
+            where=f"{store.url}/{path}",
+            found=f"a Parquet file that cannot be read ({str(error).splitlines()[0]})",
+            expected="the file as it was written",
+            action="Remove it and run the command that made it again; it makes only what is missing.",
+        ) from error

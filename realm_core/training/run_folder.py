@@ -1,0 +1,107 @@
+"""A training run in the store: its checkpoints, its metrics, its result.
+
+    runs/<name>/checkpoints/step-000020/   model, optimizer and random state; `state.json` last
+    runs/<name>/metrics/from-000020.jsonl  one line per step since that checkpoint
+    runs/<name>/refreshes/step-000020.json one per refresh
+    runs/<name>/recall/<snapshot>.json     recall@5 of each snapshot that went live
+    runs/<name>/result.json                written when the run is complete
+
+A step that is taken again after a crash writes the same line into the same file: metrics hold each step once.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from realm_core.storage.files import Store
+
+KEPT_CHECKPOINTS = 2
+STATE_NAME = "state.json"
+
+
+class RunFolder:
+    """Reads and writes what a training run leaves behind."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self.name = name
+        self.path = f"runs/{name}"
+
+    def latest_checkpoint_step(self) -> int:
+        """Step of the newest whole checkpoint; 0 where there is none."""
+        return max(self._checkpoint_steps(), default=0)
+
+    def local_checkpoint(self, step: int) -> Path:
+        """A local folder with the checkpoint's files."""
+        return self._store.local_folder(self._checkpoint_path(step))
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        """Lets `write(folder)` make the files, shows them as one checkpoint, and removes all but the newest two."""
+        with tempfile.TemporaryDirectory(prefix="realm-checkpoint-") as folder:
+            write(Path(folder))
+            self._store.put_folder(Path(folder), self._checkpoint_path(step), last=STATE_NAME)
+        for old in sorted(self._checkpoint_steps())[:-KEPT_CHECKPOINTS]:
+            self._store.remove(self._checkpoint_path(old))
+
+    def write_metrics(self, first_step: int, lines: list[dict[str, Any]]) -> None:
+        """Writes the steps since the checkpoint at `first_step`; what was there under that name is replaced."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        self._store.write_bytes(f"{self.path}/metrics/from-{first_step:06d}.jsonl", text.encode())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """One mapping per step, in order; of a step that was taken twice, the later one."""
+        by_step: dict[int, dict[str, Any]] = {}
+        for name in self._store.list(f"{self.path}/metrics"):
+            for line in self._store.read_bytes(f"{self.path}/metrics/{name}").splitlines():
+                record = json.loads(line)
+                by_step[record["step"]] = record
+        return [by_step[step] for step in sorted(by_step)]
+
+    def write_refresh(self, step: int, record: dict[str, Any]) -> None:
+        """Records what became of the refresh from the checkpoint at `step`."""
+        self._store.write_json(f"{self.path}/refreshes/step-{step:06d}.json", record)
+
+    def read_refreshes(self) -> list[dict[str, Any]]:
+        """All refreshes of the run, by step."""
+        folder = f"{self.path}/refreshes"
+        return [self._store.read_json(f"{folder}/{name}") for name in self._store.list(folder)]
+
+    def write_recall(self, snapshot_id: str, record: dict[str, Any]) -> None:
+        """Records the recall that was measured with a snapshot."""
+        self._store.write_json(f"{self.path}/recall/{snapshot_id}.json", record)
+
+    def read_recall(self) -> list[dict[str, Any]]:
+        """The recall of each snapshot of the run, by step."""
+        folder = f"{self.path}/recall"
+        return [self._store.read_json(f"{folder}/{name}") for name in self._store.list(folder)]
+
+    def write_document(self, name: str, value: dict[str, Any]) -> None:
+        """Writes a small JSON file of the run."""
+        self._store.write_json(f"{self.path}/{name}.json", value)
+
+    def read_document(self, name: str) -> dict[str, Any] | None:
+        """A small JSON file of the run; None when it is not there."""
+        path = f"{self.path}/{name}.json"
+        return dict(self._store.read_json(path)) if self._store.exists(path) else None
+
+    def result(self) -> dict[str, Any] | None:
+        """What the complete run left; None while it is not complete."""
+        return self.read_document("result")
+
+    def remove_checkpoints(self) -> None:
+        """Removes all checkpoints: a complete run's result and encoder are enough."""
+        self._store.remove(f"{self.path}/checkpoints")
+
+    def _checkpoint_path(self, step: int) -> str:
+        return f"{self.path}/checkpoints/step-{step:06d}"
+
+    def _checkpoint_steps(self) -> list[int]:
+        names = self._store.list(f"{self.path}/checkpoints")
+        whole = [n for n in names if self._store.exists(f"{self.path}/checkpoints/{n}/{STATE_NAME}")]
+        return [int(name.removeprefix("step-")) for name in whole]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realm_core.errors import ArtifactCorruptError, UsageError
+from realm_core.index.specs import (
+    FLAT_MAX_ROWS,
+    MIN_ROWS_PER_LEAF,
+    IndexSpec,
+    ResolvedSpec,
+    leaves_for,
+    require_trainable,
+    resolve_spec,
+)
+
+
+def test_parameters_of_a_quarter_of_wikipedia():
+    resolved = resolve_spec(IndexSpec(), 13_353_718 // 4, "linux")
+    assert resolved == ResolvedSpec(kind="faiss", num_leaves=4096, num_leaves_searched=512, min_reordered=200)
+
+
+def test_parameters_of_100_000_rows():
+    resolved = resolve_spec(IndexSpec(kind="scann"), 100_000, "linux")
+    assert resolved == ResolvedSpec(kind="scann", num_leaves=512, num_leaves_searched=64, min_reordered=200)
+
+
+@pytest.mark.parametrize("kind", ["auto", "faiss", "scann"])
+def test_few_rows_are_all_compared(kind):
+    assert resolve_spec(IndexSpec(kind=kind), FLAT_MAX_ROWS, "linux") == ResolvedSpec(kind="flat")
+    assert resolve_spec(IndexSpec(kind=kind), FLAT_MAX_ROWS + 1, "linux").num_leaves > 0
+
+
+def test_exact_is_exact_at_any_size():
+    assert resolve_spec(IndexSpec(kind="exact"), 13_353_718, "linux") == ResolvedSpec(kind="exact")
+
+
+@pytest.mark.parametrize("num_rows", [1_000, 1_000_000])
+def test_scann_off_linux_is_refused_at_any_size(num_rows):
+    with pytest.raises(UsageError, match=r"platform 'darwin'.*kind faiss"):
+        resolve_spec(IndexSpec(kind="scann"), num_rows, "darwin")
+    assert resolve_spec(IndexSpec(), num_rows, "darwin") == resolve_spec(IndexSpec(), num_rows, "linux")
+
+
+def test_an_empty_shard_is_refused():
+    with pytest.raises(UsageError, match="0 rows"):
+        resolve_spec(IndexSpec(), 0, "linux")
+
+
+@given(num_rows=st.integers(FLAT_MAX_ROWS + 1, 10**10))
+def test_every_leaf_has_far_more_rows_than_training_needs(num_rows):
+    assert num_rows >= 2 * MIN_ROWS_PER_LEAF * leaves_for(num_rows)
+
+
+@given(num_rows=st.integers(1, 10**10), searched=st.none() | st.integers(1, 10**6))
+def test_resolved_specs_survive_json(num_rows, searched):
+    resolved = resolve_spec(IndexSpec(num_leaves_searched=searched), num_rows, "linux")
+    assert ResolvedSpec.from_json(json.loads(json.dumps(resolved.to_json())), where="x") == resolved
+    assert list(resolved.to_json()) == sorted(resolved.to_json())
+    assert resolved.num_leaves_searched <= resolved.num_leaves
+
+
+def test_leaves_searched_can_be_chosen():
+    resolved = resolve_spec(IndexSpec(num_leaves_searched=100, min_reordered=300), 100_000, "linux")
+    assert (resolved.num_leaves_searched, resolved.min_reordered) == (100, 300)
+    assert resolve_spec(IndexSpec(num_leaves_searched=9_999), 100_000, "linux").num_leaves_searched == 512
+
+
+def test_all_problems_of_a_spec_are_named_at_once():
+    with pytest.raises(UsageError, match=r"kind = 'hnsw'.*num_leaves_searched = 0.*min_reordered = -1"):
+        IndexSpec(kind="hnsw", num_leaves_searched=0, min_reordered=-1)
+
+
+def test_index_spec_as_json():
+    assert IndexSpec().to_json() == {"kind": "auto", "min_reordered": 200, "num_leaves_searched": None}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "faiss"},
+        {"kind": "hnsw", "num_leaves": 1, "num_leaves_searched": 1, "min_reordered": 1},
+        {"kind": "flat", "num_leaves": 0, "num_leaves_searched": 0, "min_reordered": 0, "links": 32},
+    ],
+)
+def test_parameters_of_another_version_are_refused(values):
+    with pytest.raises(ArtifactCorruptError, match=re.escape("searcher.json") + ".*Build the index again"):
+        ResolvedSpec.from_json(values, where="searcher.json")
+
+
+def test_more_hits_reorder_more_candidates_and_look_into_more_leaves():
+    spec = resolve_spec(IndexSpec(), 100_000, "linux")
+    assert (spec.num_reordered(10, 100_000), spec.leaves_searched_for(10, 100_000)) == (200, 64)
+    assert (spec.num_reordered(2_000, 100_000), spec.leaves_searched_for(2_000, 100_000)) == (8_000, 82)
+    assert (spec.num_reordered(90_000, 100_000), spec.leaves_searched_for(90_000, 100_000)) == (100_000, 512)
+
+
+@pytest.mark.parametrize("num_leaves", [0, 52])
+def test_too_few_rows_for_the_leaves_are_refused_before_training(num_leaves):
+    with pytest.raises(UsageError, match=f"num_leaves = {num_leaves}; expected 1 to 51"):
+        require_trainable(ResolvedSpec(kind="faiss", num_leaves=num_leaves), 2_000)
+    require_trainable(ResolvedSpec(kind="faiss", num_leaves=51), 2_000)
