@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cluster.resources import ResourcePlan
     from realm_core.engines.part_embedder import EmbeddedPart
+    from realm_core.engines.torch_engine import Precision
     from realm_core.storage.block_store import PartEntry
 
 MAX_ATTEMPTS_PER_PART = 4
@@ -49,14 +50,14 @@ class EmbedResult:
 class EmbeddingWorker:
     """`PartEmbedder` in a process of its own; progress is answered while a part is being embedded."""
 
-    def __init__(self, store_url: str, *, threads: int, use_gpu: bool) -> None:
+    def __init__(self, store_url: str, *, threads: int, use_gpu: bool, precision: Precision) -> None:
         import torch
 
         from realm_core.engines.part_embedder import PartEmbedder
         from realm_core.storage.files import Store
 
         torch.set_num_threads(threads)
-        self._embedder = PartEmbedder(Store(store_url), device="cuda" if use_gpu else "cpu")
+        self._embedder = PartEmbedder(Store(store_url), device="cuda" if use_gpu else "cpu", precision=precision)
 
     @ray.method(concurrency_group="work")
     def embed(self, part: PartEntry, encoder_digest: str) -> EmbeddedPart:
@@ -134,6 +135,11 @@ class EmbeddingPool:
         embeddings: np.ndarray = get(ref, timeout_seconds=START_TIMEOUT_SECONDS, what="encoding of queries")
         return embeddings
 
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of the embeddings that the pool makes."""
+        return self._plan.precision
+
     def close(self) -> None:
         """Ends the actors."""
         for actor in self._actors:
@@ -142,7 +148,10 @@ class EmbeddingPool:
 
     def _start_actor(self) -> Any:  # noqa: ANN401 - actor handles are untyped
         return EmbeddingActor.options(**self._plan.embedding_options()).remote(
-            self._store_url, threads=self._plan.embedding_threads, use_gpu=self._plan.embedding_gpus > 0
+            self._store_url,
+            threads=self._plan.embedding_threads,
+            use_gpu=self._plan.embedding_gpus > 0,
+            precision=self._plan.precision,
         )
 
     def _hand_out(self, run: _Run) -> None:

@@ -1,7 +1,7 @@
 """A small HTTP front of the retrieval service, for people and for other languages.
 
-    GET /search?q=...&k=5   hits with title, body, relevance, snapshot and encoder step
-    GET /healthz            200 and the live snapshot while the service answers
+GET /search?q=...&k=5   hits with title, body, relevance, snapshot and encoder step
+GET /healthz            200 and the live snapshot while the service answers
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 def _handler(client: RetrievalClient, retriever: EvidenceRetriever, token: str | None) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class names it
+        def do_GET(self) -> None:
             if token and not secrets.compare_digest(self.headers.get("Authorization", ""), f"Bearer {token}"):
                 self._send(HTTPStatus.UNAUTHORIZED, {"error": "expected Authorization: Bearer TOKEN"})
                 return

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from cluster.calls import as_realm_error
-from realm_core.index.gate import GateCheck, GateReport, measure_recall
+from realm_core.index.gate import GateReport, measure_recall
 from realm_core.index.merge import merge_top_k
 from realm_core.index.shards import BuiltShard, ShardPlan, build_shard, plan_shards, uid_digest_of
 from realm_core.storage.files import Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
 
 NUM_GATE_HITS = 10
+RECALL_AT = (1, 5, 10)
 SHARD_CPUS = 0.25
 
 
@@ -117,17 +118,17 @@ def _build_all(
 def _recall(shards: Sequence[BuiltShard]) -> dict[str, float]:
     approximate = merge_top_k([shard.approximate for shard in shards], NUM_GATE_HITS)
     exact = merge_top_k([shard.exact for shard in shards], NUM_GATE_HITS)
-    return measure_recall(approximate, exact)
+    return {f"recall@{k}": recall for k, recall in measure_recall(approximate, exact, at=RECALL_AT).items()}
 
 
 def _gate(
     corpus: CorpusManifest, shards: Sequence[BuiltShard], recall_at: dict[str, float], min_recall_at_10: float
 ) -> GateReport:
-    return GateReport(
-        (
-            GateCheck.equal("rows", sum(len(shard.uids) for shard in shards), corpus.num_blocks),
-            GateCheck.equal("rows of shards", sum(shard.entry.num_rows for shard in shards), corpus.num_blocks),
-            GateCheck.equal("uid digest", uid_digest_of(shards), corpus.uid_digest),
-            GateCheck.at_least("recall@10", round(recall_at["recall@10"], 4), min_recall_at_10),
-        )
-    )
+    report = GateReport()
+    num_uids, num_rows = sum(len(s.uids) for s in shards), sum(s.entry.num_rows for s in shards)
+    uid_digest, recall = uid_digest_of(shards), recall_at["recall@10"]
+    report.check("rows", found=num_uids, expected=corpus.num_blocks, passed=num_uids == corpus.num_blocks)
+    report.check("rows of shards", found=num_rows, expected=corpus.num_blocks, passed=num_rows == corpus.num_blocks)
+    report.check("uid digest", found=uid_digest, expected=corpus.uid_digest, passed=uid_digest == corpus.uid_digest)
+    report.check("recall@10", found=recall, expected=f">= {min_recall_at_10}", passed=recall >= min_recall_at_10)
+    return report

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import ray
 import torch
 from ray.train.torch import prepare_model
-from realm_core.modeling.checkpoints import special_tokens
-from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
 from cluster.resources import GENERATOR_OPTIONS
 from cluster.trainer import Rank, run_on_workers
+from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.storage.encoder_pointer import EncoderVersion
 from realm_core.storage.encoder_store import get_encoder, put_encoder
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import load_snapshot
-from realm_core.training.models import RealmPretrainModel, to_tensors
+from realm_core.training.featurization import special_tokens
+from realm_core.training.models import RealmPretrainModel, set_dropout, to_tensors
 from realm_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PretrainPlan:
     schedule: ScheduleConfig
     batch_size: int
     seed: int
+    dropout: float | None
     refresh_interval_steps: int
 
 
@@ -75,7 +76,7 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
         num_ranks=num_ranks,
         batch_size=plan.batch_size,
         featurizer=plan.featurizer,
-        special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest).tokenizer),
+        special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest)),
     )
     return ExampleGeneratorActor.options(**GENERATOR_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
 
@@ -92,9 +93,12 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
         schedule=plan.schedule,
         seed=plan.seed,
         checkpoint_interval_steps=plan.refresh_interval_steps,
+        precision=config["precision"],
     )
     model = RealmPretrainModel(start.embedder, reader)
     rank.resume()
+    if plan.dropout is not None:
+        set_dropout(model, plan.dropout)
     parallel = prepare_model(model) if rank.num_ranks > 1 else model.to(rank.device)
     generator, refresher = config["generators"][rank.index], config["refresher"]
     clock = _SnapshotClock(store)
@@ -117,7 +121,8 @@ def _step(rank: Rank, model: torch.nn.Module, generator: Any, clock: _SnapshotCl
     batch, num_ready = _next_batch(generator, rank.position)
     received = time.monotonic()
     rank.begin_step()
-    loss, retrieval_utility, num_masked_tokens = model(to_tensors(batch.arrays, rank.device))
+    with rank.autocast():
+        loss, retrieval_utility, num_masked_tokens = model(to_tensors(batch.arrays, rank.device))
     forwarded = time.monotonic()
     norm = rank.end_step(loss, batch.next_position)
     ended = time.monotonic()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
-from realm_core.engines.part_embedder import PRECISION
 from realm_core.storage.block_store import BlockRecords, load_corpus
 from realm_core.storage.snapshots import publish
 
@@ -102,7 +101,7 @@ def build_snapshot(
         encoder_digest=encoder.digest,
         encoder_step=encoder.step,
         encoder_saved_at_seconds=encoder.saved_at_seconds,
-        precision=PRECISION,
+        precision=pool.precision,
         embedding_digests=tuple(part.embedding_digest for part in embedded.parts),
     )
     indexed = index_corpus(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from realm_core.engines.precision import PrecisionChoice, resolve_precision
+
+if TYPE_CHECKING:
+    from realm_core.engines.torch_engine import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +22,8 @@ class ResourcePlan:
     embedding_cpus: float
     embedding_gpus: float
     embedding_threads: int
+    precision: Precision
+    """Of embedding and training."""
     trainer_workers: int
     trainer_cpus: float
     trainer_gpus: float
@@ -39,7 +46,9 @@ GENERATOR_OPTIONS: dict[str, Any] = {"num_cpus": 0.25}
 """An example generator encodes a handful of short queries per step."""
 
 
-def plan_resources(*, num_cpus: float, num_gpus: float, embedding_workers: int, trainer_workers: int) -> ResourcePlan:
+def plan_resources(
+    *, num_cpus: float, num_gpus: float, embedding_workers: int, trainer_workers: int, precision: PrecisionChoice
+) -> ResourcePlan:
     """Divides a cluster between embedding and training.
 
     With GPUs for all, each worker gets one; on CPUs, each gets a quarter slot on machines with fewer than two cores a
@@ -53,9 +62,10 @@ def plan_resources(*, num_cpus: float, num_gpus: float, embedding_workers: int, 
         embedding_workers=embedding_workers,
         embedding_cpus=cpus,
         embedding_gpus=1.0 if on_gpu else 0.0,
-        embedding_threads=max(1, int(num_cpus // embedding_workers)),
+        embedding_threads=max(1, int(num_cpus // max(1, embedding_workers))),
+        precision=resolve_precision(precision, on_gpu=on_gpu),
         trainer_workers=trainer_workers,
         trainer_cpus=cpus,
         trainer_gpus=1.0 if on_gpu else 0.0,
-        trainer_threads=max(1, int(num_cpus // trainer_workers)),
+        trainer_threads=max(1, int(num_cpus // max(1, trainer_workers))),
     )

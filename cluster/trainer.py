@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cluster.resources import ResourcePlan
+    from realm_core.engines.torch_engine import Precision
     from realm_core.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def run_on_workers(
     """
     trainer = TorchTrainer(
         loop,
-        train_loop_config={**loop_config, "threads": plan.trainer_threads},
+        train_loop_config={**loop_config, "threads": plan.trainer_threads, "precision": plan.precision},
         torch_config=TorchConfig(backend="nccl" if plan.trainer_gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=plan.trainer_workers,
@@ -70,6 +71,7 @@ class Rank:
     schedule: ScheduleConfig
     seed: int
     checkpoint_interval_steps: int
+    precision: Precision
     step: int = 0
     position: int = 0
 
@@ -103,6 +105,10 @@ class Rank:
         """True after the last step."""
         return self.step >= self.schedule.num_steps
 
+    def autocast(self) -> torch.autocast:
+        """The forward pass's arithmetic; parameters and optimizer stay in fp32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
     def begin_step(self) -> None:
         """Sets the learning rate, and the seed of dropout: a function of run, step and rank, so nothing to resume."""
         torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step, self.index]).generate_state(1)[0]))
@@ -114,7 +120,7 @@ class Rank:
         """Backward and update; returns the gradient's norm. Raises `TrainingError` for a loss that is not finite."""
         if not bool(torch.isfinite(loss)):
             raise _not_finite(self.run.name, self.step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()

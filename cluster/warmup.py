@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed
 from ray.train.torch import prepare_model
-from realm_core.modeling.checkpoints import special_tokens
 from torch.distributed.nn.functional import all_gather
 
 from cluster.trainer import Rank, run_on_workers
@@ -17,17 +16,18 @@ from realm_core.storage.block_store import BlockRecords, load_corpus
 from realm_core.storage.encoder_store import get_encoder, put_encoder
 from realm_core.storage.files import Store
 from realm_core.training.example_generator import DataOrder
-from realm_core.training.featurization import FeaturizerConfig
+from realm_core.training.featurization import FeaturizerConfig, special_tokens
 from realm_core.training.inverse_cloze import InverseClozeExample, inverse_cloze_batch, inverse_cloze_example
 from realm_core.training.losses import inverse_cloze_loss
 from realm_core.training.masking import SkipReason
-from realm_core.training.models import InverseClozeModel, to_tensors
+from realm_core.training.models import InverseClozeModel, set_dropout, to_tensors
 from realm_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cluster.resources import ResourcePlan
+    from realm_core.modeling.checkpoints import LoadedEncoder
     from realm_core.training.schedule import ScheduleConfig
 
 COLUMNS = ("title_token_ids", "body_token_ids", "sentence_starts")
@@ -44,6 +44,7 @@ class WarmupPlan:
     schedule: ScheduleConfig
     batch_size: int
     seed: int
+    dropout: float | None
     checkpoint_interval_steps: int
 
 
@@ -63,11 +64,14 @@ def _warmup_loop(config: dict[str, Any]) -> None:
         schedule=plan.schedule,
         seed=plan.seed,
         checkpoint_interval_steps=plan.checkpoint_interval_steps,
+        precision=config["precision"],
     )
     model = InverseClozeModel(start.embedder)
     rank.resume()
+    if plan.dropout is not None:
+        set_dropout(model, plan.dropout)
     parallel = prepare_model(model) if rank.num_ranks > 1 else model.to(rank.device)
-    source = _ExampleSource(store, plan, rank)
+    source = _ExampleSource(store, plan, rank, start)
     while not rank.is_done:
         _step(rank, parallel, source)
         rank.checkpoint_if_due()
@@ -79,12 +83,12 @@ def _warmup_loop(config: dict[str, Any]) -> None:
 class _ExampleSource:
     """Reads a rank's blocks in its order and makes inverse cloze batches of them."""
 
-    def __init__(self, store: Store, plan: WarmupPlan, rank: Rank) -> None:
+    def __init__(self, store: Store, plan: WarmupPlan, rank: Rank, start: LoadedEncoder) -> None:
         self._records = BlockRecords(store, load_corpus(store, plan.corpus_digest))
         self._order = DataOrder(
             num_blocks=len(self._records), seed=plan.seed, rank=rank.index, num_ranks=rank.num_ranks
         )
-        self._special = special_tokens(get_encoder(store, plan.start_encoder_digest).tokenizer)
+        self._special = special_tokens(start)
         self._batch_size = plan.batch_size
         self._device = rank.device
 
@@ -106,7 +110,8 @@ def _step(rank: Rank, model: torch.nn.Module, source: _ExampleSource) -> None:
     started = time.monotonic()
     batch, next_position = source.batch_at(rank.position)
     rank.begin_step()
-    query_BD, block_BD = model(batch)
+    with rank.autocast():
+        query_BD, block_BD = model(batch)
     block_RD = torch.cat(all_gather(block_BD)) if rank.num_ranks > 1 else block_BD
     loss = inverse_cloze_loss(query_BD, block_RD, batch["is_removed_B"], first_own_row=rank.index * len(query_BD))
     norm = rank.end_step(loss.loss, next_position)

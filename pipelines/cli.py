@@ -107,7 +107,9 @@ def usage() -> str:
 
 
 def _configure(is_debug: bool) -> None:
-    logging.basicConfig(level=logging.INFO if is_debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if is_debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not is_debug:
         warnings.simplefilter("ignore")

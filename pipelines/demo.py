@@ -39,7 +39,7 @@ QUESTIONS_TO_ASK = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig:
-    """Run the whole loop on a real Wikipedia excerpt: ingest, warm up, embed, index, serve, pre-train with refreshes."""
+    """Run the whole loop on a real Wikipedia excerpt, from the dump to answered questions."""
 
     store: str = "demo-store"
     """Where artifacts live: a local folder or an fsspec URL."""
@@ -159,6 +159,7 @@ def _warmup_config(config: DemoConfig, encoder: str) -> WarmupConfig:
         learning_rate=5e-5,
         num_warmup_steps=max(1, config.warmup_steps // 10),
         checkpoint_interval_steps=10,
+        dropout=0.0,
     )
 
 
@@ -174,6 +175,7 @@ def _pretrain_config(config: DemoConfig, encoder: str, questions: str | None) ->
         num_warmup_steps=max(1, config.pretrain_steps // 10),
         num_embedding_workers=config.num_workers,
         num_shards=config.num_shards,
+        dropout=0.0,
         questions=questions,
     )
 

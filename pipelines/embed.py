@@ -11,6 +11,7 @@ from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display
 from pipelines.encoders import encoder_to_use
 from pipelines.validation import at_least
+from realm_core.engines.precision import PrecisionChoice
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
@@ -26,6 +27,8 @@ class EmbedConfig:
     """Directory or hub id of an embedder or any BERT-family checkpoint; by default the store's newest encoder."""
     num_workers: int = 2
     """Embedding actors; on a cluster with GPUs, one per GPU."""
+    precision: PrecisionChoice = "auto"
+    """Arithmetic of the embeddings: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
@@ -61,7 +64,11 @@ def run_embed(config: EmbedConfig) -> EmbedReport:
         with ray_session(config.address), Display() as display:
             num_cpus, num_gpus = cluster_capacity()
             plan = plan_resources(
-                num_cpus=num_cpus, num_gpus=num_gpus, embedding_workers=config.num_workers, trainer_workers=0
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                embedding_workers=config.num_workers,
+                trainer_workers=0,
+                precision=config.precision,
             )
             bar = display.task("embed", total=corpus.num_blocks, unit="blocks")
             pool = EmbeddingPool(store.url, plan)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
 from cluster.refresh import gate_queries
 from cluster.session import ray_session
 from pipelines.display import Display
 from pipelines.validation import at_least
-from realm_core.engines.part_embedder import PRECISION
-from realm_core.engines.torch_engine import TorchEngine
+from realm_core.engines.loading import engine_of
+from realm_core.engines.precision import PrecisionChoice, resolve_precision
 from realm_core.errors import ArtifactMissingError
 from realm_core.index.specs import IndexKind, IndexSpec
 from realm_core.storage.block_store import BlockRecords, load_corpus
@@ -25,6 +26,7 @@ from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import publish
 
 if TYPE_CHECKING:
+    from realm_core.engines.torch_engine import Precision
     from realm_core.storage.block_store import CorpusManifest
 
 
@@ -40,6 +42,8 @@ class IndexConfig:
     """Index shards; each covers a fixed group of parts and is served by a process of its own."""
     min_recall_at_10: float = 0.9
     """Least share of the exact top 10 that the index must find, or the snapshot is not published."""
+    precision: PrecisionChoice = "auto"
+    """Which embeddings to index: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
@@ -83,7 +87,7 @@ def run_index(config: IndexConfig) -> IndexReport:
     corpus = load_corpus(store)
     with writer_lock(store, "realm index"):
         encoder = current_encoder(store)
-        encoded = _require_embeddings(store, corpus, encoder)
+        encoded = _require_embeddings(store, corpus, encoder, _precision(config))
         with ray_session(config.address), Display() as display:
             bar = display.task("index", total=config.num_shards, unit="shards")
             result = index_corpus(
@@ -99,14 +103,20 @@ def run_index(config: IndexConfig) -> IndexReport:
     return _report(result)
 
 
-def _require_embeddings(store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> EncodedCorpus:
-    digests = tuple(embedding_digest(part.digest, encoder.digest, PRECISION) for part in corpus.parts)
+def _precision(config: IndexConfig) -> Precision:
+    return resolve_precision(config.precision, on_gpu=torch.cuda.is_available())
+
+
+def _require_embeddings(
+    store: Store, corpus: CorpusManifest, encoder: EncoderVersion, precision: Precision
+) -> EncodedCorpus:
+    digests = tuple(embedding_digest(part.digest, encoder.digest, precision) for part in corpus.parts)
     pairs = zip(digests, corpus.parts, strict=True)
     missing = [part for digest, part in pairs if not embeddings_are_whole(store, digest, part)]
     if missing:
         raise ArtifactMissingError(
             where=f"store {store.url}, encoder {encoder.digest[:12]}",
-            found=f"{len(missing)} of {len(corpus.parts)} parts without whole embeddings",
+            found=f"{len(missing)} of {len(corpus.parts)} parts without whole {precision} embeddings",
             expected="embeddings of every part",
             action="Run `realm embed` on this store; it makes only what is missing.",
         )
@@ -115,13 +125,13 @@ def _require_embeddings(store: Store, corpus: CorpusManifest, encoder: EncoderVe
         encoder_digest=encoder.digest,
         encoder_step=encoder.step,
         encoder_saved_at_seconds=encoder.saved_at_seconds,
-        precision=PRECISION,
+        precision=precision,
         embedding_digests=digests,
     )
 
 
 def _encode_gate_queries(store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> np.ndarray:
-    engine = TorchEngine(get_encoder(store, encoder.digest).embedder)
+    engine = engine_of(get_encoder(store, encoder.digest))
     queries = gate_queries(BlockRecords(store, corpus))
     return engine.encode_queries([np.asarray(query, dtype=np.uint16) for query in queries])
 

@@ -11,6 +11,7 @@ from pipelines.display import Display, say
 from realm_core.corpora.source import open_source
 from realm_core.errors import StoreError, UsageError
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
+from realm_core.modeling.weights import resolve_directory
 from realm_core.storage.block_store import CorpusManifest, load_corpus, read_part, save_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.files import Store
@@ -91,12 +92,10 @@ def run_ingest(config: IngestConfig) -> IngestReport:
     """
     store = Store(config.store)
     source = open_source(config.source)
-    tokenizer = load_tokenizer(config.encoder)
+    tokenizer = load_tokenizer(resolve_directory(config.encoder))
     with writer_lock(store, "realm ingest"):
         num_parts = config.num_parts or _usual_num_parts(store, source)
-        key = digest_of(
-            INGEST_RULES, source.digest(), tokenizer_digest(tokenizer), config.max_block_tokens, num_parts
-        )
+        key = digest_of(INGEST_RULES, source.digest(), tokenizer_digest(tokenizer), config.max_block_tokens, num_parts)
         done = _finished(store, key)
         if done is not None:
             save_corpus(store, done)
@@ -130,9 +129,7 @@ def _finished(store: Store, key: str) -> CorpusManifest | None:
     return manifest
 
 
-def _ingest(
-    config: IngestConfig, store: Store, source: Source, tokenizer: Tokenizer, num_parts: int
-) -> CorpusManifest:
+def _ingest(config: IngestConfig, store: Store, source: Source, tokenizer: Tokenizer, num_parts: int) -> CorpusManifest:
     with ray_session(config.address), Display() as display:
         bar = display.task("ingest", total=source.total_bytes, unit="bytes")
         written = ingest_source(

@@ -18,10 +18,12 @@ from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.validation import at_least
 from pipelines.watching import watch_in_background
+from realm_core.engines.precision import PrecisionChoice
 from realm_core.errors import TrainingError, UsageError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
+from realm_core.modeling.weights import resolve_directory
 from realm_core.retrieval.evidence import EvidenceRetriever
 from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
@@ -35,14 +37,15 @@ from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
-    from realm_core.storage.block_store import CorpusManifest
+    from realm_core.engines.precision import PrecisionChoice
+from realm_core.storage.block_store import CorpusManifest
 
 LAST_REFRESH_TIMEOUT_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainConfig:
-    """Train retriever and knowledge-augmented encoder together (REALM) while the index follows the newest checkpoint."""
+    """Train retriever and knowledge-augmented encoder together (REALM) over an index that is refreshed meanwhile."""
 
     store: str
     """Where artifacts live: a local folder or an fsspec URL, with a published snapshot (`realm index`)."""
@@ -73,6 +76,10 @@ class PretrainConfig:
     """Least share of the exact top 10 that a refreshed index must find, or it does not go live."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
+    dropout: float | None = None
+    """Dropout probability; by default the checkpoint's."""
+    precision: PrecisionChoice = "auto"
+    """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, masks and dropout."""
     address: str | None = None
@@ -124,7 +131,10 @@ class PretrainReport:
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
-            ("staleness while training", f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps"),
+            (
+                "staleness while training",
+                f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
+            ),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
             *recall,
         ]
@@ -160,10 +170,10 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
-        config.num_shards, config.seed,
+        config.num_shards, config.seed, config.dropout,
     ]  # fmt: skip
     live = load_snapshot(store)
-    reader = tokenizer_digest(load_tokenizer(config.encoder))
+    reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
     run = RunFolder(store, "pretrain-" + digest_of(live.corpus_digest, reader, what_matters)[:12])
     begun = run.read_document("start")
     if begun is None:
@@ -173,7 +183,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
 
 
 def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
-    require_same_tokenizer(tokenizer_digest(load_tokenizer(config.encoder)), corpus.tokenizer_digest)
+    require_same_tokenizer(tokenizer_digest(load_tokenizer(resolve_directory(config.encoder))), corpus.tokenizer_digest)
     if config.num_candidates > corpus.num_blocks - 1:
         raise UsageError(
             where="realm pretrain",
@@ -193,6 +203,7 @@ def _train(
             num_gpus=num_gpus,
             embedding_workers=config.num_embedding_workers,
             trainer_workers=config.num_trainers,
+            precision=config.precision,
         )
         service = start_service(store)
         refresher = RefresherClient.start(_refresher_config(config, store, run, start, resources))
@@ -242,6 +253,7 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         ),
         batch_size=config.batch_size,
         seed=config.seed,
+        dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
     )
 

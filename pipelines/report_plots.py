@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -23,9 +25,10 @@ INK, MUTED, GRID, BLUE, PALE, ORANGE, PAPER = (f"#0{i}f1e{i}" for i in range(1, 
 """Stand-ins, each replaced by a variable of the page's style sheet."""
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", PALE: "pale", ORANGE: "orange", PAPER: "paper"}
 
-HALF_PAGE_INCHES = 6.3
-FULL_PAGE_INCHES = 13.2
-PANEL_INCHES = 2.9
+HALF_PAGE_INCHES = 5.6
+FULL_PAGE_INCHES = 12.0
+PANEL_INCHES = 2.6
+TALL_INCHES = 4.2
 NUM_RATE_BINS = 60
 NUM_SHARE_BINS = 40
 MAX_POINT_LABELS = 12
@@ -38,16 +41,16 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 10.5,
+    "axes.labelsize": 11,
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
-    "font.size": 10.5,
+    "font.size": 11,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.borderaxespad": 0.0,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": 11,
     "legend.frameon": False,
     "svg.fonttype": "none",
     "text.color": INK,
@@ -87,9 +90,7 @@ def merge_spans(spans: Sequence[Span], *, gap: float) -> list[Span]:
 
 def swap_steps(steps: Sequence[Row]) -> list[int]:
     """Steps whose batch is the first of another snapshot than the step before."""
-    return [
-        row["step"] for last, row in zip(steps, steps[1:], strict=False) if row["snapshot_id"] != last["snapshot_id"]
-    ]
+    return [row["step"] for last, row in pairwise(steps) if row["snapshot_id"] != last["snapshot_id"]]
 
 
 def step_span(row: Row) -> Span:
@@ -113,17 +114,17 @@ def refresh_stages(row: Row) -> dict[str, Span]:
     }
 
 
-def curve(rows: Sequence[Row], name: str, *, zero_line: bool = False) -> str:
-    """One value of every training step, thin, and its running mean, bold."""
+def curve(rows: Sequence[Row], name: str, *, phase: str = "training", zero_line: bool = False) -> str:
+    """One value of every step of a phase, thin, and its running mean, bold."""
 
     def draw(figure: Any) -> None:  # noqa: ANN401 - matplotlib is untyped
         axes = figure.subplots()
         if zero_line:
             axes.axhline(0, color=MUTED, linewidth=1)
         _draw_curve(axes, rows, name)
-        axes.set_xlabel("training step")
+        axes.set_xlabel(f"{phase} step")
 
-    return svg(name, draw)
+    return svg(f"{phase}-{name}", draw)
 
 
 def _draw_curve(axes: Any, rows: Sequence[Row], name: str) -> None:  # noqa: ANN401
@@ -139,20 +140,18 @@ def mean_window(num_steps: int) -> int:
     return min(200, max(5, num_steps // 20))
 
 
-def warmup(rows: Sequence[Row]) -> str:
-    """Loss above; below, how often the right block was found, for removed and for kept queries."""
+def warmup_accuracy(rows: Sequence[Row]) -> str:
+    """How often the right block was found, for queries whose sentence was removed from it, and for those kept."""
 
     def draw(figure: Any) -> None:  # noqa: ANN401
-        above, below = figure.subplots(2, 1, sharex=True)
-        _draw_curve(above, rows, "loss")
-        above.set_ylabel("loss")
+        axes = figure.subplots()
         for name, color, line in (("removed", BLUE, "-"), ("kept", ORANGE, (0, (4, 2)))):
             mean = running_mean(_column(rows, f"{name}_accuracy"), mean_window(len(rows)))
-            below.plot(_column(rows, "step"), mean, color=color, linestyle=line, linewidth=2, label=f"query {name}")
-        below.set(ylim=(0, 1.03), xlabel="warm-up step", ylabel="accuracy")
-        _legend(below, 2)
+            axes.plot(_column(rows, "step"), mean, color=color, linestyle=line, linewidth=2, label=f"sentence {name}")
+        axes.set(ylim=(0, 1.03), xlabel="warm-up step")
+        _legend(axes, 2)
 
-    return svg("warmup", draw, height=1.55 * PANEL_INCHES)
+    return svg("warm-up-accuracy", draw)
 
 
 def staleness(rows: Sequence[Row]) -> str:
@@ -169,7 +168,7 @@ def staleness(rows: Sequence[Row]) -> str:
         if swap_steps(rows):
             _legend(above, 1)
 
-    return svg("staleness", draw, height=1.55 * PANEL_INCHES)
+    return svg("staleness", draw, height=TALL_INCHES)
 
 
 def _mark_swaps(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
@@ -198,7 +197,7 @@ def step_shares(rows: Sequence[Row]) -> str:
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         _legend(axes, 3)
 
-    return svg("step-shares", draw)
+    return svg("step-shares", draw, height=TALL_INCHES)
 
 
 def recall(rows: Sequence[Row]) -> str:
@@ -216,7 +215,7 @@ def recall(rows: Sequence[Row]) -> str:
         _label_points(axes, shares)
         _recall_axes(axes, rows)
 
-    return svg("recall", draw)
+    return svg("recall", draw, height=TALL_INCHES)
 
 
 def _label_points(axes: Any, shares: Sequence[float]) -> None:  # noqa: ANN401
@@ -238,29 +237,37 @@ def timeline(steps: Sequence[Row], refreshes: Sequence[Row], *, width: float) ->
     starts = [step_span(row)[0] for row in steps] + [row["started_at_seconds"] for row in refreshes]
     stops = [row["at_seconds"] for row in steps] + [row["live_at_seconds"] for row in refreshes] + starts
     zero, stop = min(starts), (max(stops) - min(starts)) / 60
+    spans = [_minutes(step_span(row), zero) for row in steps]
 
     def draw(figure: Any) -> None:  # noqa: ANN401
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-        _draw_rate(above, [(row["at_seconds"] - zero) / 60 for row in steps], stop or 1.0)
-        _draw_training(below, [_minutes(step_span(row), zero) for row in steps], (stop or 1.0) / 1000)
+        _draw_rate(above, spans, stop or 1.0)
+        _draw_training(below, spans, (stop or 1.0) / 1000)
         for row in refreshes:
             _draw_refresh(below, row, zero, (above, below))
         below.set_yticks(range(4), ["training", "embed", "index", "swap"])
         below.set(ylim=(3.6, -0.6), xlim=(0, stop or 1.0), xlabel="minutes")
         below.grid(visible=False)
 
-    return svg(f"timeline-{width:.0f}", draw, width=width, height=1.35 * PANEL_INCHES)
+    return svg(f"timeline-{width:.0f}", draw, width=width, height=3.9)
 
 
-def _draw_rate(axes: Any, ends: Sequence[float], stop: float) -> None:  # noqa: ANN401
-    width = stop / NUM_RATE_BINS
-    counts = [0] * NUM_RATE_BINS
-    for end in ends:
-        counts[min(NUM_RATE_BINS - 1, int(end / width))] += 1
-    edges = [i * width for i in range(NUM_RATE_BINS + 1)]
-    axes.stairs([count / width for count in counts], edges, fill=True, color=PALE)
+def _draw_rate(axes: Any, spans: Sequence[Span], stop: float) -> None:  # noqa: ANN401
+    edges = [i * stop / NUM_RATE_BINS for i in range(NUM_RATE_BINS + 1)]
+    axes.stairs(step_rates(spans, edges), edges, fill=True, color=PALE)
     axes.set_ylabel("steps/min")
     axes.set_ylim(bottom=0)
+
+
+def step_rates(spans: Sequence[Span], edges: Sequence[float]) -> list[float]:
+    """Steps per unit of time between each two edges; a step on an edge counts on both sides, by its share of each."""
+    rates = [0.0] * (len(edges) - 1)
+    for start, stop in (span for span in spans if span[1] > span[0]):
+        first = max(0, bisect_right(edges, start) - 1)
+        for i in range(first, min(len(rates), bisect_left(edges, stop))):
+            inside = min(stop, edges[i + 1]) - max(start, edges[i])
+            rates[i] += inside / (stop - start) / (edges[i + 1] - edges[i])
+    return rates
 
 
 def _draw_training(axes: Any, spans: Sequence[Span], gap: float) -> None:  # noqa: ANN401

@@ -15,6 +15,7 @@ from pipelines.display import Display
 from pipelines.encoders import take_in_encoder
 from pipelines.validation import at_least
 from pipelines.watching import watch_in_background
+from realm_core.engines.precision import PrecisionChoice
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
@@ -48,6 +49,10 @@ class WarmupConfig:
     """Steps between checkpoints; a crash costs at most these."""
     num_trainers: int = 1
     """Ranks; on a cluster with GPUs, one per GPU."""
+    dropout: float | None = None
+    """Dropout probability; by default the checkpoint's."""
+    precision: PrecisionChoice = "auto"
+    """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, sentence choice and dropout."""
     address: str | None = None
@@ -107,7 +112,7 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
 
 
 def _run_name(config: WarmupConfig, corpus_digest: str, encoder_digest: str) -> str:
-    what_matters = [config.num_steps, config.batch_size, config.learning_rate, config.num_warmup_steps]
+    what_matters = [config.num_steps, config.batch_size, config.learning_rate, config.num_warmup_steps, config.dropout]
     return "warmup-" + digest_of(corpus_digest, encoder_digest, config.num_trainers, config.seed, what_matters)[:12]
 
 
@@ -127,12 +132,17 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
         ),
         batch_size=config.batch_size,
         seed=config.seed,
+        dropout=config.dropout,
         checkpoint_interval_steps=config.checkpoint_interval_steps,
     )
     with ray_session(config.address), Display() as display, tempfile.TemporaryDirectory() as folder:
         num_cpus, num_gpus = cluster_capacity()
         resources = plan_resources(
-            num_cpus=num_cpus, num_gpus=num_gpus, embedding_workers=0, trainer_workers=config.num_trainers
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            embedding_workers=0,
+            trainer_workers=config.num_trainers,
+            precision=config.precision,
         )
         bar = display.task("warmup", total=config.num_steps, unit="steps")
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from realm_core.engines.torch_engine import TorchEngine
-from realm_core.errors import EncoderError
+from realm_core.engines.loading import engine_of
 from realm_core.index.gate import check_embeddings
 from realm_core.storage.block_store import read_part
 from realm_core.storage.digests import fixed_binary_to_numpy
@@ -20,10 +19,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from realm_core.engines.torch_engine import Precision, TorchEngine
     from realm_core.storage.block_store import PartEntry
     from realm_core.storage.files import Store
-
-PRECISION = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,9 +36,10 @@ class EmbeddedPart:
 class PartEmbedder:
     """Holds one encoder at a time and embeds parts with it."""
 
-    def __init__(self, store: Store, *, device: str) -> None:
+    def __init__(self, store: Store, *, device: str, precision: Precision) -> None:
         self._store = store
         self._device = device
+        self._precision = precision
         self._encoder_digest = ""
         self._engine: TorchEngine | None = None
         self.rows_done = 0
@@ -53,7 +52,7 @@ class PartEmbedder:
             StoreError: the part or the encoder cannot be read.
             GateError: the encoder produced NaN or zero rows.
         """
-        digest = embedding_digest(part.digest, encoder_digest, PRECISION)
+        digest = embedding_digest(part.digest, encoder_digest, self._precision)
         was_reused = embeddings_are_whole(self._store, digest, part)
         if was_reused:
             self.rows_done += part.num_rows
@@ -70,10 +69,9 @@ class PartEmbedder:
 
     def _encode(self, table: pa.Table, encoder_digest: str) -> np.ndarray:
         engine = self._load(encoder_digest)
-        rows_before = self.rows_done
 
         def count(rows: int) -> None:
-            self.rows_done = rows_before + rows
+            self.rows_done += rows
 
         return engine.encode(
             _token_lists(table, "title_token_ids"), _token_lists(table, "body_token_ids"), progress=count
@@ -81,15 +79,9 @@ class PartEmbedder:
 
     def _load(self, encoder_digest: str) -> TorchEngine:
         if self._engine is None or encoder_digest != self._encoder_digest:
-            embedder = get_encoder(self._store, encoder_digest).embedder
-            if embedder.training:
-                raise EncoderError(
-                    where=f"encoder {encoder_digest[:12]}",
-                    found="training mode",
-                    expected="evaluation mode: dropout would blur every embedding",
-                    action="Report this as a defect of the loader.",
-                )
-            self._engine = TorchEngine(embedder, device=self._device)
+            self._engine = engine_of(
+                get_encoder(self._store, encoder_digest), device=self._device, precision=self._precision
+            )
             self._encoder_digest = encoder_digest
         return self._engine
 

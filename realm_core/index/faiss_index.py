@@ -74,16 +74,24 @@ class FaissSearcher:
         queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
         if not len(queries_BD):
             return no_hits(0, num_hits)
-        return search_leaves(self._look, queries_BD, num_hits, self._spec, self.num_rows)
+        return search_leaves(self, queries_BD, num_hits, self._spec)
 
     def save(self, directory: Path) -> None:
         """Writes `index.faiss` and `searcher.json`."""
         SearcherDescription(spec=self._spec, num_rows=self.num_rows, dimension=self.dimension).write(directory)
         faiss.write_index(self._index, str(directory / INDEX_NAME))
 
-    def _look(self, queries_BD: np.ndarray, num_reordered: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+    def look_into_leaves(self, queries_BD: np.ndarray, num_best: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+        """Relevances and rows of the best in the nearest leaves."""
         hits: tuple[np.ndarray, np.ndarray] = self._index.search(
-            queries_BD, num_reordered, params=_search_parameters(num_leaves)
+            queries_BD, num_best, params=_search_parameters(num_leaves)
+        )
+        return hits
+
+    def look_everywhere(self, queries_BD: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
+        """Compares all float16 vectors, as the codes leave rows out whose coded relevance is the least of all."""
+        hits: tuple[np.ndarray, np.ndarray] = faiss.downcast_index(self._index.refine_index).search(
+            queries_BD, num_best
         )
         return hits
 

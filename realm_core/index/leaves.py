@@ -1,6 +1,6 @@
-"""How the searchers that cluster their rows look for hits: in enough leaves that none is missing.
+"""How the searchers that cluster their rows look for hits: so that none is missing while there are rows.
 
-Shape letters: `B` queries, `K` hits, `N` candidates.
+Shape letters: `B` queries, `D` projection, `N` candidates.
 """
 
 from __future__ import annotations
@@ -14,25 +14,32 @@ from realm_core.index.searcher import SearchHits
 from realm_core.index.specs import ResolvedSpec
 
 
-class LookIntoLeaves(Protocol):
-    """One call of the library: the best `num_reordered` rows in the `num_leaves` leaves nearest to each query."""
+class Leaves(Protocol):
+    """A library's index; both looks give relevances and rows `[B, N]`, row -1 where there is none."""
 
-    def __call__(self, queries_BD: np.ndarray, num_reordered: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
-        """Relevances and rows `[B, N]`, row -1 where there is none."""
+    @property
+    def num_rows(self) -> int:
+        """`R`."""
+
+    def look_into_leaves(self, queries_BD: np.ndarray, num_best: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `num_best` rows of the `num_leaves` leaves nearest to each query."""
+
+    def look_everywhere(self, queries_BD: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `num_best` rows, however long it takes."""
 
 
-def search_leaves(
-    look: LookIntoLeaves, queries_BD: np.ndarray, num_hits: int, spec: ResolvedSpec, num_rows: int
-) -> SearchHits:
-    """The best `num_hits` rows of the leaves looked into; all `min(num_hits, num_rows)` of them are hits.
+def search_leaves(leaves: Leaves, queries_BD: np.ndarray, num_hits: int, spec: ResolvedSpec) -> SearchHits:
+    """The best `num_hits` rows of the leaves looked into; `min(num_hits, R)` of them are hits, never fewer.
 
-    Leaves are of uneven size: a query whose leaves hold too few rows is searched again in all of them.
+    Leaves are of uneven size: a query whose leaves held too few rows is searched again in all of them.
     """
+    num_rows = leaves.num_rows
     num_reordered = spec.num_reordered(num_hits, num_rows)
-    hits = top_hits(*look(queries_BD, num_reordered, spec.leaves_searched_for(num_hits, num_rows)), num_hits)
+    num_leaves = spec.leaves_searched_for(num_hits, num_rows)
+    hits = top_hits(*leaves.look_into_leaves(queries_BD, num_reordered, num_leaves), num_hits)
     short = np.flatnonzero(hits.rows_BK[:, min(num_hits, num_rows) - 1] < 0)
     if short.size:
-        again = top_hits(*look(queries_BD[short], num_reordered, spec.num_leaves), num_hits)
+        again = top_hits(*leaves.look_everywhere(queries_BD[short], num_reordered), num_hits)
         hits.relevances_BK[short] = again.relevances_BK
         hits.rows_BK[short] = again.rows_BK
     return hits

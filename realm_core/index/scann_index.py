@@ -73,19 +73,24 @@ class ScannSearcher:
         queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
         if not len(queries_BD):
             return no_hits(0, num_hits)
-        return search_leaves(self._look, queries_BD, num_hits, self._description.spec, self.num_rows)
+        return search_leaves(self, queries_BD, num_hits, self._description.spec)
 
     def save(self, directory: Path) -> None:
         """Writes ScaNN's own files, whose paths are relative, and `searcher.json`."""
         self._description.write(directory)
         self._searcher.serialize(str(directory), relative_path=True)
 
-    def _look(self, queries_BD: np.ndarray, num_reordered: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+    def look_into_leaves(self, queries_BD: np.ndarray, num_best: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+        """Relevances and rows of the best in the nearest leaves."""
         in_parallel = len(queries_BD) >= _MIN_PARALLEL_QUERIES
         search = self._searcher.search_batched_parallel if in_parallel else self._searcher.search_batched
-        rows_BN, relevances_BN = search(np.ascontiguousarray(queries_BD), num_reordered, num_reordered, num_leaves)
+        rows_BN, relevances_BN = search(queries_BD, num_best, num_best, num_leaves)
         # ScaNN pads with row 0 and a relevance of NaN.
         return relevances_BN, np.where(np.isnan(relevances_BN), MISSING_ROW, rows_BN.astype(np.int64))
+
+    def look_everywhere(self, queries_BD: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
+        """Looks into all leaves."""
+        return self.look_into_leaves(queries_BD, num_best, self._description.spec.num_leaves)
 
 
 def _require_plain_files(directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from realm_core.storage.snapshots import ShardEntry, shard_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from realm_core.index.specs import IndexSpec
+    from realm_core.index.specs import IndexSpec, ResolvedSpec
     from realm_core.storage.block_store import PartEntry
     from realm_core.storage.files import Store
 
@@ -39,8 +39,13 @@ class ShardPlan:
 
     @property
     def digest(self) -> str:
-        """Names the shard: a pure function of its embeddings and the index spec."""
-        return digest_of("index shard", list(self.embedding_digests), asdict(self.spec))
+        """Names the shard: a pure function of its embeddings and the index's parameters."""
+        return digest_of("index shard", list(self.embedding_digests), self.resolved_spec.to_json())
+
+    @property
+    def resolved_spec(self) -> ResolvedSpec:
+        """The index's parameters, which follow from its rows."""
+        return resolve_spec(self.spec, self.num_rows)
 
     @property
     def num_rows(self) -> int:
@@ -158,14 +163,14 @@ def uid_digest_of(shards: Sequence[BuiltShard]) -> str:
 
 
 def _build(store: Store, plan: ShardPlan, embeddings_RD: np.ndarray) -> None:
-    searcher = build_searcher(embeddings_RD, resolve_spec(plan.spec, len(embeddings_RD)))
+    searcher = build_searcher(embeddings_RD, plan.resolved_spec)
     with tempfile.TemporaryDirectory(prefix="realm-shard-") as name:
         folder = Path(name)
         searcher.save(folder)
         files = sorted(path for path in folder.iterdir() if path.is_file())
         manifest = {
             "num_rows": len(embeddings_RD),
-            "spec": asdict(plan.spec),
+            "spec": plan.resolved_spec.to_json(),
             "embeddings": list(plan.embedding_digests),
             "sizes_bytes": {path.name: path.stat().st_size for path in files},
             "sha256": {path.name: digest_of_file(path) for path in files},

@@ -1,5 +1,8 @@
 """The configuration of the REALM model family."""
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from transformers import PreTrainedConfig
@@ -64,6 +67,8 @@ class RealmConfig(PreTrainedConfig):
         if not problems and self.hidden_size % self.num_attention_heads:
             problems = [f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"]
         if getattr(self, "position_embedding_type", "absolute") != "absolute":
-            problems.append(f"position_embedding_type is {self.position_embedding_type!r}, only 'absolute' is supported")
+            problems.append(
+                f"position_embedding_type is {self.position_embedding_type!r}, only 'absolute' is supported"
+            )
         if problems:
             raise ValueError("RealmConfig: " + "; ".join(problems))

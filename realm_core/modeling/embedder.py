@@ -3,6 +3,9 @@
 Shapes: B sequences, L tokens, H hidden, D projection.
 """
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from realm_core.modeling.bert import Pooler, mlm_head_tensors, pooler_tensors, projection_tensors, read_bert
 from realm_core.modeling.configuration import RealmConfig
@@ -85,7 +88,7 @@ class RealmEmbedder(RealmPreTrainedModel):
         """The word embedding."""
         return self.realm.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embedding."""
         self.realm.set_input_embeddings(value)
 

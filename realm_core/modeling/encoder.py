@@ -3,6 +3,9 @@
 Shapes: B sequences, L tokens, Q query rows, H hidden.
 """
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from typing import Any, cast
@@ -17,7 +20,7 @@ from realm_core.modeling.heads import RealmLMPredictionHead
 from realm_core.modeling.layers import RealmEmbeddings, RealmEncoder, RealmPooler, additive_mask
 
 
-class RealmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+class RealmPreTrainedModel(PreTrainedModel):
     """What all REALM models share: the configuration class, initialization, and how candidates are flattened."""
 
     config: RealmConfig
@@ -25,8 +28,8 @@ class RealmPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     base_model_prefix = "realm"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ("RealmEmbeddings", "RealmLayer")
-    _keys_to_ignore_on_load_unexpected = (r"position_ids$", r"token_type_ids$")
+    _no_split_modules = ["RealmEmbeddings", "RealmLayer"]  # noqa: RUF012 - as transformers has it
+    _keys_to_ignore_on_load_unexpected = [r"position_ids$", r"token_type_ids$"]  # noqa: RUF012 - likewise
 
     _unused_parameters: tuple[str, ...] = ()
     """Prefixes of parameters that published checkpoints carry and no output reads. They are frozen: an optimizer
@@ -67,9 +70,9 @@ class RealmBertModel(RealmPreTrainedModel):
         """The word embedding."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embedding."""
-        self.embeddings.word_embeddings = value
+        self.embeddings.word_embeddings = cast(nn.Embedding, value)
 
     def forward(
         self,
@@ -129,4 +132,4 @@ class RealmBertModel(RealmPreTrainedModel):
     ) -> Tensor:
         """Last states [B, Q, H] at some positions: the forward pass without the rows nobody reads."""
         hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
-        return cast(Tensor, self.encoder.states_at(hidden_BLH, additive_mask(attention_mask, hidden_BLH.dtype), positions_BQ))
+        return self.encoder.states_at(hidden_BLH, additive_mask(attention_mask, hidden_BLH.dtype), positions_BQ)

@@ -3,10 +3,13 @@
 Shapes: B queries, N candidates, L tokens, M masked positions, H hidden, V vocabulary.
 """
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +64,7 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         """The word embedding."""
         return self.realm.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embedding."""
         self.realm.set_input_embeddings(value)
 
@@ -154,4 +157,4 @@ def marginal_loss(logits: Tensor, relevance_BN: Tensor | None, labels_BL: Tensor
     candidate_log_probs_BN1 = relevance_BN.log_softmax(-1).unsqueeze(-1)
     joint_BNL = candidate_log_probs_BN1 - token_losses.view(batch, num_candidates, length)
     marginal_BL = joint_BNL.logsumexp(1)
-    return cast(Tensor, -torch.nansum((marginal_BL * mask_BL).sum() / mask_BL.sum()))
+    return -torch.nansum((marginal_BL * mask_BL).sum() / mask_BL.sum())

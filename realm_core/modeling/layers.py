@@ -3,6 +3,9 @@
 Shapes: B sequences, L tokens, Q query rows, H hidden, A attention heads.
 """
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from typing import cast
@@ -77,7 +80,7 @@ class RealmSelfAttention(nn.Module):
         return context_BAQh.transpose(1, 2).reshape(rows_BQH.shape), weights
 
     def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _eager(self, query: Tensor, key: Tensor, value: Tensor, mask_B11L: Tensor | None) -> tuple[Tensor, Tensor]:
         scores_BAQL = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -123,7 +126,7 @@ class RealmIntermediate(nn.Module):
         return cast(Tensor, self.activation(self.dense(states)))
 
 
-class RealmLayer(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
+class RealmLayer(GradientCheckpointingLayer):
     """One Transformer layer, for all rows or only for those whose output is needed."""
 
     def __init__(self, config: RealmConfig) -> None:
@@ -188,7 +191,7 @@ class RealmPooler(nn.Module):
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to attention scores, [B, 1, 1, L] (or [B, 1, L, L]): 0 where the mask is set, else the least number.
+    """What is added to attention scores, [B, 1, 1, L] or [B, 1, L, L]: 0 where the mask is set, else the least number.
 
     Additive and not boolean, because eager attention *adds* its mask: with a boolean one it would be silently wrong.
     """

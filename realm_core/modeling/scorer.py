@@ -3,13 +3,17 @@
 Shapes: B queries, N candidates, L tokens, D projection.
 """
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.embedder import RealmEmbedder
@@ -29,16 +33,26 @@ class RealmScorerOutput(ModelOutput):
 
 
 class RealmScorer(RealmPreTrainedModel):
-    """Relevance f(x, z) = Embed(x) . Embed(z) of each candidate (Guu et al. 2020, section 3.2)."""
+    """Relevance f(x, z) = Embed(x) . Embed(z) of each candidate (Guu et al. 2020, section 3.2).
 
+    A checkpoint with an embedder of its own for queries needs `query_embedder=` when it is loaded.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"position_ids$", r"^query_embedder\."]  # noqa: RUF012 - as transformers has it
     _unused_parameters = ("embedder.cls.predictions.", "query_embedder.cls.predictions.")
 
     def __init__(self, config: RealmConfig, query_embedder: RealmEmbedder | None = None) -> None:
         super().__init__(config)
         self.embedder = RealmEmbedder(config)
-        self.query_embedder = self.embedder if query_embedder is None else query_embedder
+        if query_embedder is not None:
+            self._modules["query_embedder"] = query_embedder
         self.post_init()
         self.freeze_unused_parameters()
+
+    @property
+    def query_embedder(self) -> RealmEmbedder:
+        """What embeds queries: the embedder of the candidates, unless another one was given."""
+        return cast(RealmEmbedder, self._modules.get("query_embedder", self.embedder))
 
     def forward(
         self,

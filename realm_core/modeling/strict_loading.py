@@ -1,5 +1,8 @@
 """Puts tensors into a model only if all of them are there with the right shapes."""
 
+# mypy: allow-untyped-calls
+# transformers and torch leave some methods unannotated.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -34,7 +37,8 @@ def build(kind: type[Model], config: RealmConfig, tensors: Mapping[str, Tensor],
             action="Use the weights and the config.json of one and the same checkpoint.",
         )
     model.load_state_dict({name: tensors[name] for name in model.state_dict()})
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _problems(model: PreTrainedModel, config: RealmConfig, tensors: Mapping[str, Tensor]) -> list[str]:

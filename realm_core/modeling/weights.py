@@ -66,9 +66,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise _broken(directory, "no config.json", "one beside the weights", "Copy the model's config.json.") from error
     except ValueError as error:
-        raise _broken(directory, f"a config.json that is no JSON ({error})", "a JSON object", "Copy it again.") from error
+        raise _broken(
+            directory, f"a config.json that is no JSON ({error})", "a JSON object", "Copy it again."
+        ) from error
     if not isinstance(fields, dict):
-        raise _broken(directory, f"a config.json that holds a {type(fields).__name__}", "a JSON object", "Copy it again.")
+        raise _broken(
+            directory, f"a config.json that holds a {type(fields).__name__}", "a JSON object", "Copy it again."
+        )
     return cast("dict[str, Any]", fields)
 
 
@@ -92,7 +96,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     missing = [name for name in shards if not (index.parent / name).is_file()]
     if missing:
-        raise _broken(index, f"shards that are not there: {', '.join(missing)}", "all shards", "Copy the missing files.")
+        raise _broken(
+            index, f"shards that are not there: {', '.join(missing)}", "all shards", "Copy the missing files."
+        )
     return {name: tensor for shard in shards for name, tensor in _read_file(index.parent / shard).items()}
 
 

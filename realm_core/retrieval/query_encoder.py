@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from realm_core.engines.torch_engine import TorchEngine
+from realm_core.engines.loading import engine_of
 from realm_core.errors import EncoderError, ServiceUnavailableError
 from realm_core.modeling.checkpoints import tokenizer_digest
 from realm_core.storage.block_store import load_corpus
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
+    from realm_core.engines.torch_engine import TorchEngine
     from realm_core.retrieval.snapshot_search import SearchResult, SnapshotSearch
     from realm_core.storage.files import Store
     from realm_core.storage.snapshots import SnapshotManifest
@@ -73,7 +74,7 @@ class QueryEncoder:
             encoder = get_encoder(self._store, snapshot.encoder_digest)
             corpus = load_corpus(self._store, snapshot.corpus_digest)
             require_same_tokenizer(tokenizer_digest(encoder.tokenizer), corpus.tokenizer_digest)
-            self._engine = TorchEngine(encoder.embedder, device=self._device)
+            self._engine = engine_of(encoder, device=self._device)
             self._tokenizer = encoder.tokenizer
         self._snapshot = snapshot
 

@@ -38,6 +38,8 @@ class Store:
                 expected="a local path or an fsspec URL whose protocol is installed",
                 action="Check the URL, or install the package that the message names.",
             ) from error
+        if self.is_local:
+            self.url = self.root  # absolute: the processes of a cluster start in other folders
 
     @property
     def is_local(self) -> bool:

@@ -38,7 +38,7 @@ class SnapshotManifest:
     """One per part, in the corpus manifest's order."""
     encoder_saved_at_seconds: float
     """When the encoder left training, seconds since the epoch: what staleness in seconds counts from."""
-    gate: list[dict[str, Any]]
+    gate: dict[str, Any]
     """The checks that the snapshot passed, with recall@k against exact search."""
 
     @property

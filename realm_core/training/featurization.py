@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from realm_core.errors import TrainingError, UsageError
 from realm_core.training.masking import MaskedQuery, SkipReason, TokenIds
+
+if TYPE_CHECKING:
+    from realm_core.modeling.checkpoints import LoadedEncoder
 
 NULL_BLOCK_ID = -1
 """The null document's id; also what a searcher pads missing hits with."""
@@ -35,6 +39,16 @@ class SpecialTokens:
     sep_id: int
     mask_id: int
     pad_id: int
+
+
+def special_tokens(encoder: LoadedEncoder) -> SpecialTokens:
+    """The marker tokens of an encoder's own vocabulary."""
+    return SpecialTokens(
+        cls_id=encoder.token_id("[CLS]"),
+        sep_id=encoder.token_id("[SEP]"),
+        mask_id=encoder.token_id("[MASK]"),
+        pad_id=encoder.token_id("[PAD]"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

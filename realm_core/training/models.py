@@ -28,9 +28,6 @@ class RealmPretrainModel(nn.Module):
         super().__init__()
         self.embedder = embedder
         self.encoder = encoder
-        embedder.cls.predictions.requires_grad_(False)  # the published checkpoints carry it; no loss reads it
-        if encoder.realm.pooler is not None:
-            encoder.realm.pooler.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, retrieval utility and number of masked tokens of a batch, see `marginal_log_likelihood`."""
@@ -64,7 +61,6 @@ class InverseClozeModel(nn.Module):
     def __init__(self, embedder: RealmEmbedder) -> None:
         super().__init__()
         self.embedder = embedder
-        embedder.cls.predictions.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Query projections [B, D] and block projections [B, D]."""
@@ -73,6 +69,13 @@ class InverseClozeModel(nn.Module):
             self.embedder, batch["block_ids_BL"], batch["block_is_token_BL"], batch["block_token_types_BL"]
         )
         return query_BD, block_BD
+
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Sets the probability of every dropout layer; at 0 attention takes its fast path."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
 
 
 def project(embedder: RealmEmbedder, ids_RL: Tensor, is_token_RL: Tensor, types_RL: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realm_core.index import exact
@@ -55,6 +55,7 @@ def test_shards_merged_are_the_whole(embeddings, queries):
     assert bits(search_in_shards(embeddings, queries, 10, [1, 4, 1_001])) == bits(whole)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_shards_merged_are_the_whole_when_most_rows_are_copies(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

@@ -65,6 +65,13 @@ def test_a_large_num_hits_looks_into_enough_leaves(searcher, queries):
     assert len(set(hits.rows_BK[0].tolist())) == 2_500
 
 
+def test_rows_whose_codes_say_nothing_are_found():
+    """Zeros have no direction to cluster by: FAISS itself finds none of them."""
+    hits = FaissSearcher.build(np.zeros((2_000, 8), np.float32), SPEC).search(np.ones((2, 8), np.float32), 3)
+    assert hits.rows_BK.tolist() == [[0, 1, 2]] * 2
+    assert hits.relevances_BK.tolist() == [[0.0] * 3] * 2
+
+
 def test_rows_that_are_all_copies_are_found(embeddings):
     copies = np.tile(embeddings[:1], (2_000, 1))
     hits = FaissSearcher.build(copies, SPEC).search(embeddings[:1], 3)

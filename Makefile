@@ -1,0 +1,51 @@
+# What a newcomer runs: `make demo`, `make test`. All targets set up .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help install install-dev demo test check format clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/python-checked:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(None if ok else \
+	"found Python %d.%d, expected 3.11 to 3.13: name one with `make PYTHON=python3.12 ...`" % sys.version_info[:2])'
+	@echo "installing into $(VENV): a few minutes, about 2 GB"
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/python-checked pyproject.toml constraints.txt requirements-demo.txt
+	$(PIP) --no-deps --require-hashes -r requirements-demo.txt
+	$(PIP) -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+install: $(VENV)/installed  ## set up .venv with what the demo needs
+
+install-dev: $(VENV)/installed-dev  ## set up .venv with what tests and checks need
+
+demo: install  ## run the whole loop on a real Wikipedia excerpt
+	$(BIN)/realm demo $(ARGS)
+
+test: install-dev  ## run all tests
+	$(BIN)/python -m pytest tests $(ARGS)
+
+check: install-dev  ## lint, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: install-dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the demo's store and report; .venv stays
+	rm -rf demo-store report.html

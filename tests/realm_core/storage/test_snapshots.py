@@ -1,0 +1,61 @@
+import dataclasses
+
+import pytest
+
+from realm_core.errors import StoreError
+from realm_core.storage.files import Store
+from realm_core.storage.snapshots import ShardEntry, SnapshotManifest, list_snapshots, load_snapshot, publish
+
+MANIFEST = SnapshotManifest(
+    corpus_digest="c",
+    encoder_digest="e",
+    encoder_step=20,
+    precision="fp32",
+    dimension=4,
+    index_spec={"kind": "auto"},
+    shards=(ShardEntry(digest="s0", num_rows=3, first_block_id=0), ShardEntry(digest="s1", num_rows=2, first_block_id=3)),
+    embedding_digests=("a", "b"),
+    encoder_saved_at_seconds=1.5,
+    gate={},
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path))
+    store.write_json("corpora/CURRENT", {"corpus": "c"})
+    return store
+
+
+def test_what_is_published_is_current_and_the_same_when_read(store):
+    snapshot_id = publish(store, MANIFEST)
+    assert snapshot_id.startswith("step-000020-")
+    assert load_snapshot(store) == MANIFEST
+
+
+def test_the_id_names_content_not_the_moment(store):
+    later = dataclasses.replace(MANIFEST, encoder_saved_at_seconds=99.0)
+    assert later.snapshot_id == MANIFEST.snapshot_id
+    other = dataclasses.replace(MANIFEST, encoder_digest="f")
+    assert other.snapshot_id != MANIFEST.snapshot_id
+
+
+def test_publishing_moves_a_pointer_and_keeps_the_old_snapshot(store):
+    first = publish(store, MANIFEST)
+    second = publish(store, dataclasses.replace(MANIFEST, encoder_digest="f", encoder_step=40))
+    assert load_snapshot(store).snapshot_id == second
+    assert list_snapshots(store) == [first, second]
+    assert load_snapshot(store, first) == MANIFEST
+
+
+def test_an_unknown_snapshot_lists_the_known_ones(store):
+    known = publish(store, MANIFEST)
+    with pytest.raises(StoreError, match=f"no snapshot nope; expected one of {known}"):
+        load_snapshot(store, "nope")
+
+
+def test_an_empty_store_says_what_to_run(tmp_path, store):
+    with pytest.raises(StoreError, match="Run `realm embed` and `realm index`"):
+        load_snapshot(store)
+    with pytest.raises(StoreError, match="no corpus"):
+        load_snapshot(Store(str(tmp_path / "other")))
