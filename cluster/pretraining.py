@@ -12,7 +12,7 @@ from ray.train.torch import prepare_model
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
-from cluster.resources import GENERATOR_OPTIONS
+from cluster.resources import LIGHT_OPTIONS
 from cluster.trainer import Rank, run_on_workers
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.storage.encoder_pointer import EncoderVersion
@@ -78,7 +78,7 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
         featurizer=plan.featurizer,
         special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest)),
     )
-    return ExampleGeneratorActor.options(**GENERATOR_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
+    return ExampleGeneratorActor.options(**LIGHT_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
 
 
 def _pretrain_loop(config: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from cluster.refresh import IndexPlan, RefreshRecord, StageProgress, refresh
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval_service import RetrievalClient
 from realm_core.errors import RealmError
+from realm_core.storage.block_store import load_corpus
 from realm_core.storage.files import Store
 from realm_core.training.run_folder import RunFolder
 
@@ -121,7 +122,9 @@ class Refresher:
     def _refresh(self, encoder: EncoderVersion, skipped: list[int]) -> None:
         record = RefreshRecord(step=encoder.step, started_at_seconds=time.time(), skipped_steps=skipped)
         self._step = encoder.step
-        self._watch(StageProgress(stage="embed", done=0, total=1))
+        self._watch(
+            StageProgress(stage="embed", done=0, total=load_corpus(self._store, self._config.corpus_digest).num_blocks)
+        )
         try:
             refresh(
                 self._store,

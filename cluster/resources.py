@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,7 @@ class ResourcePlan:
 
 
 LIGHT_OPTIONS: dict[str, Any] = {"num_cpus": 0}
-"""Router, shard servers, refresher: mostly waiting, or bursts that a search needs at once."""
-
-GENERATOR_OPTIONS: dict[str, Any] = {"num_cpus": 0.25}
-"""An example generator encodes a handful of short queries per step."""
+"""Router, shard servers, refresher, example generators: mostly waiting, or bursts that a search needs at once."""
 
 
 def plan_resources(
@@ -51,13 +49,14 @@ def plan_resources(
 ) -> ResourcePlan:
     """Divides a cluster between embedding and training.
 
-    With GPUs for all, each worker gets one; on CPUs, each gets a quarter slot on machines with fewer than two cores a
-    worker, else one slot, and the cores are shared out as threads: they run at the same time during a refresh.
+    With GPUs for all, each worker gets one. Each gets one CPU slot where there are two a worker, else an equal share of
+    half the slots: the other half is for the short tasks of ingest and index. The cores are shared out as threads: all
+    to the one kind that runs, or half to training and all to embedding, which pauses between refreshes; more threads
+    than cores would mostly wait for each other.
     """
     workers = embedding_workers + trainer_workers
     on_gpu = num_gpus >= workers
-    roomy = num_cpus >= 2 * workers
-    cpus = 1.0 if roomy else 0.25
+    cpus = 1.0 if num_cpus >= 2 * workers else math.floor(1000 * num_cpus / 2 / workers) / 1000
     return ResourcePlan(
         embedding_workers=embedding_workers,
         embedding_cpus=cpus,
@@ -67,5 +66,5 @@ def plan_resources(
         trainer_workers=trainer_workers,
         trainer_cpus=cpus,
         trainer_gpus=1.0 if on_gpu else 0.0,
-        trainer_threads=max(1, int(num_cpus // max(1, trainer_workers))),
+        trainer_threads=max(1, int(num_cpus / (2 if embedding_workers else 1) // max(1, trainer_workers))),
     )

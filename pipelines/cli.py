@@ -118,3 +118,7 @@ def _configure(is_debug: bool) -> None:
 def _fail(message: str, exit_code: int) -> None:
     sys.stderr.write(f"realm: {message}\n")
     sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

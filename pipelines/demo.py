@@ -51,15 +51,15 @@ class DemoConfig:
     """JSON lines of `question`, `answers`, `title` for recall@5; by default those about the excerpt's articles."""
     ask: tuple[str, ...] = QUESTIONS_TO_ASK
     """Questions whose evidence is printed at the end."""
-    warmup_steps: int = 30
+    warmup_steps: int = 24
     """Steps of the inverse cloze task."""
     warmup_batch_size: int = 16
     """Blocks of a warm-up step."""
-    pretrain_steps: int = 36
+    pretrain_steps: int = 40
     """Steps of REALM pre-training."""
-    refresh_interval_steps: int = 12
+    refresh_interval_steps: int = 10
     """Steps between checkpoints, each of which becomes a refreshed snapshot."""
-    batch_size: int = 4
+    batch_size: int = 2
     """Masked sentences of a pre-training step."""
     num_candidates: int = 4
     """Candidates per sentence, the null document included."""

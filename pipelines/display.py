@@ -85,23 +85,30 @@ class Line:
         self._label = label
         self._total = total
         self._unit = unit
-        self._started = self._printed = time.monotonic()
+        self._printed = time.monotonic()
+        self._first: tuple[float, float] | None = None
         self._is_complete = False
 
     def update(self, done: float, *, note: str = "") -> None:
         """Shows how much is done by now."""
         now = time.monotonic()
+        started, before = self._first = self._first or (now, done)
         is_complete = self._total is not None and done >= self._total
         if self._is_complete or not (is_complete or now - self._printed >= SECONDS_BETWEEN_LINES):
             return
         self._is_complete, self._printed = is_complete, now
-        sys.stderr.write(progress_line(self._label, done, self._total, self._unit, now - self._started, note) + "\n")
+        sys.stderr.write(progress_line(self._label, done, before, self._total, self._unit, now - started, note) + "\n")
         sys.stderr.flush()
 
 
-def progress_line(label: str, done: float, total: float | None, unit: str, seconds: float, note: str) -> str:
-    """One line of progress: label, done of total, rate, ETA (or the time taken, at the end), note."""
-    rate = done / seconds if seconds > 0 else 0.0
+def progress_line(
+    label: str, done: float, before: float, total: float | None, unit: str, seconds: float, note: str
+) -> str:
+    """One line of progress: label, done of total, rate, ETA (or the time taken, at the end), note.
+
+    `before` was done when the first of the `seconds` began: a run that goes on has a rate of its own.
+    """
+    rate = (done - before) / seconds if seconds > 0 else 0.0
     of_total = f"/{total:,.0f}" if total else ""
     if total and done >= total:
         end = f"done in {clock(seconds)}"
@@ -109,7 +116,9 @@ def progress_line(label: str, done: float, total: float | None, unit: str, secon
         end = f"ETA {clock((total - done) / rate)}"
     else:
         end = f"{clock(seconds)} so far"
-    return f"{label:>9}  {done:,.0f}{of_total} {unit}  {rate:,.1f} {unit}/s  {end}  {note}".rstrip()
+    return (
+        f"{label:>9}  {done:,.0f}{of_total} {unit}  {rate:,.{1 if rate >= 1 else 2}f} {unit}/s  {end}  {note}".rstrip()
+    )
 
 
 def clock(seconds: float) -> str:

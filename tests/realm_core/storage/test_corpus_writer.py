@@ -66,7 +66,9 @@ def test_every_block_is_there_once_and_documents_keep_to_one_part(store, tmp_pat
 
 
 def test_duplicates_are_kept_once_even_over_parts(store, tmp_path):
-    copies = [Block(**{**{f: getattr(b, f) for f in b.__dataclass_fields__}, "document_id": "copy"}) for b in all_blocks()[:5]]
+    copies = [
+        Block(**{**{f: getattr(b, f) for f in b.__dataclass_fields__}, "document_id": "copy"}) for b in all_blocks()[:5]
+    ]
     manifest, written = write(store, all_blocks() + copies + all_blocks()[:3], tmp_path / "spill")
     assert manifest.num_blocks == len(all_blocks())
     assert written.num_duplicate_blocks == 8

@@ -5,7 +5,13 @@ from realm_core.storage.digests import digest_of, digest_of_table, digest_of_uid
 
 
 def table(bodies, ids):
-    return pa.table({"body": bodies, "ids": pa.array(ids, pa.list_(pa.uint16())), "uid": pa.array([b"x" * 20] * len(ids), pa.binary(20))})
+    return pa.table(
+        {
+            "body": bodies,
+            "ids": pa.array(ids, pa.list_(pa.uint16())),
+            "uid": pa.array([b"x" * 20] * len(ids), pa.binary(20)),
+        }
+    )
 
 
 def test_a_digest_does_not_depend_on_key_order_but_on_values():

@@ -13,7 +13,10 @@ MANIFEST = SnapshotManifest(
     precision="fp32",
     dimension=4,
     index_spec={"kind": "auto"},
-    shards=(ShardEntry(digest="s0", num_rows=3, first_block_id=0), ShardEntry(digest="s1", num_rows=2, first_block_id=3)),
+    shards=(
+        ShardEntry(digest="s0", num_rows=3, first_block_id=0),
+        ShardEntry(digest="s1", num_rows=2, first_block_id=3),
+    ),
     embedding_digests=("a", "b"),
     encoder_saved_at_seconds=1.5,
     gate={},
