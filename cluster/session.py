@@ -11,6 +11,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before the import: a local
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "32")  # else the raylet warns of many small actors
 
 import ray
 

@@ -30,6 +30,7 @@ from realm_core.storage.lock import writer_lock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+EVIDENCE_CHARACTERS = 400
 QUESTIONS_TO_ASK = (
     "Who assassinated Abraham Lincoln?",
     "Which craft carried the first people who walked on the Moon?",
@@ -156,7 +157,6 @@ def _warmup_config(config: DemoConfig, encoder: str) -> WarmupConfig:
         encoder=encoder,
         num_steps=config.warmup_steps,
         batch_size=config.warmup_batch_size,
-        learning_rate=5e-5,
         num_warmup_steps=max(1, config.warmup_steps // 10),
         checkpoint_interval_steps=10,
         dropout=0.0,
@@ -199,7 +199,8 @@ def _ask(config: DemoConfig, store: Store) -> dict[str, Any]:
 
 def _print_asked(log: StageLog) -> None:
     record = log.read("ask")
-    print_evidence(record["questions"], EvidenceResult.from_json(record["found"]))
+    found = EvidenceResult.from_json(record["found"])
+    print_evidence(record["questions"], found, max_characters=EVIDENCE_CHARACTERS)
     console().print()
 
 

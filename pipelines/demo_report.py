@@ -41,7 +41,7 @@ def report_data(store: Store, stages: Stages) -> ReportData:
     return ReportData(
         title="REALM on a Wikipedia dump, with an index that stays fresh",
         created_at=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
-        headline=[(name, str(value)) for name, value in demo_rows(stages)[2:] if name != "seconds by stage"],
+        headline=_headline(stages),
         counts=_counts(stages),
         stages=[{"name": name, "seconds": s["stage_seconds"], "was_done": False} for name, s in stages.items()],
         warmup=RunFolder(store, stages["warmup"]["run_name"]).read_metrics(),
@@ -53,6 +53,19 @@ def report_data(store: Store, stages: Stages) -> ReportData:
             for question, evidence in zip(asked["questions"], asked["found"]["queries"], strict=True)
         ],
     )
+
+
+def _headline(stages: Stages) -> list[tuple[str, str]]:
+    """Tiles at the top of the page: short values."""
+    pretrain, recall = stages["pretrain"], stages["pretrain"]["recall"]
+    measured = [("recall@5 before", recall[0]), ("recall@5 after", recall[-1])] if recall else []
+    return [
+        *[(name, f"{record['recall_at_5']:.3f}") for name, record in measured],
+        ("swaps while serving", str(pretrain["num_swaps"])),
+        ("failed searches", f"{pretrain['num_failed_searches']} of {pretrain['num_searches']}"),
+        ("live snapshot", f"{pretrain['live_staleness_steps']} steps stale"),
+        ("all stages", clock(sum(stage["stage_seconds"] for stage in stages.values()))),
+    ]
 
 
 def _recall_rows(stages: Stages) -> list[tuple[str, object]]:

@@ -23,22 +23,27 @@ def print_hits(text: str, result: EvidenceResult) -> None:
     out.print(f"[bold]{escape(text)}[/bold]   (snapshot {result.snapshot_id}, encoder step {result.encoder_step})")
     for rank, block in enumerate(result.queries[0], start=1):
         out.print(f"\n{rank}. {_facts(block)}")
-        out.print(_indent(escape(textwrap.shorten(block.body, SNIPPET_CHARACTERS, placeholder=" …"))))
+        out.print(_indent(escape(_shorten(block.body, SNIPPET_CHARACTERS))))
 
 
-def print_evidence(questions: Sequence[str], result: EvidenceResult) -> None:
-    """Each question with its evidence blocks in full."""
+def print_evidence(questions: Sequence[str], result: EvidenceResult, *, max_characters: int | None = None) -> None:
+    """Each question with its evidence blocks, in full or shortened."""
     out = console()
     for question, blocks in zip(questions, result.queries, strict=True):
         out.print(f"\n[bold]{escape(question)}[/bold]")
         for rank, block in enumerate(blocks, start=1):
             out.print(f"\n{rank}. {_facts(block)}")
-            out.print(_indent(escape(block.body)))
+            body = block.body if max_characters is None else _shorten(block.body, max_characters)
+            out.print(_indent(escape(body)))
     out.print(f"\n(snapshot {result.snapshot_id}, encoder step {result.encoder_step})")
 
 
 def _facts(block: Evidence) -> str:
     return f"[bold]{escape(block.title)}[/bold]   relevance {block.relevance:.3f}   block {block.block_id}"
+
+
+def _shorten(text: str, max_characters: int) -> str:
+    return textwrap.shorten(text, max_characters, placeholder=" …")
 
 
 def _indent(text: str) -> str:

@@ -9,6 +9,16 @@ from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 
 
+HOLD = """
+import sys, time
+from realm_core.storage.files import Store
+from realm_core.storage.lock import writer_lock
+with writer_lock(Store(sys.argv[1]), "realm pretrain"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def run(*arguments):
     """Exit code, standard output, standard error of the command as a process."""
     done = subprocess.run(
@@ -107,13 +117,7 @@ def test_an_encoder_directory_without_weights_is_named(tmp_path, tiny_corpus, ti
 def test_a_store_that_is_being_written_is_refused(tmp_path, tiny_corpus, tiny_bert, capsys):
     store = Store(str(tmp_path / "store"))
     store.write_bytes("x", b"")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, time\nfrom realm_core.storage.files import Store\n"
-         "from realm_core.storage.lock import writer_lock\n"
-         "with writer_lock(Store(sys.argv[1]), 'realm pretrain'):\n print('held', flush=True)\n time.sleep(60)", store.url],
-        stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, store.url], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
         err = fails_with_one_line(

@@ -40,7 +40,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
 
 
 def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path):
-    with pytest.raises(UsageError, match="the key 'num_hit'.*Did you mean 'num_hits'"):
+    with pytest.raises(UsageError, match=r"the key 'num_hit'.*Did you mean 'num_hits'"):
         parse("--config", yaml(tmp_path, "store: s\nnum_hit: 3\n"))
 
 

@@ -50,12 +50,13 @@ def write_corpus(path, num_documents=24, sentences=14, seed=0):
 
 def _sentence(rng):
     words = " ".join(rng.choice(WORDS) for _ in range(5))
-    return f"The {rng.choice(WORDS[9:16])} of {rng.choice(PLACES)} was built in {rng.randint(1700, 1999)} by {rng.choice(PEOPLE)} and {words}."
+    what, place, year = rng.choice(WORDS[9:16]), rng.choice(PLACES), rng.randint(1700, 1999)
+    return f"The {what} of {place} was built in {year} by {rng.choice(PEOPLE)} and {words}."
 
 
 def vocabulary():
     words = {w.lower() for phrase in [*PLACES, *PEOPLE, *WORDS] for w in phrase.split()} | {"."}
-    pieces = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    pieces = list("abcdefghijklmnopqrstuvwxyz0123456789")
     return SPECIAL + sorted(words) + sorted({*pieces, *("##" + c for c in pieces)} - words)
 
 

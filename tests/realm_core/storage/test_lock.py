@@ -31,9 +31,9 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_killed_one_frees_the_sto
     store = Store(str(tmp_path))
     process = holder(store.url)
     try:
-        with pytest.raises(StoreLockedError, match=rf"`realm embed` \(process {process.pid} on"):
-            with writer_lock(store, "realm index"):
-                pass
+        message = rf"`realm embed` \(process {process.pid} on"
+        with pytest.raises(StoreLockedError, match=message), writer_lock(store, "realm index"):
+            pass
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
