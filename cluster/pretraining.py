@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ray.train.torch import prepare_model
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
-from cluster.resources import LIGHT_OPTIONS
+from cluster.resources import LIGHT_OPTIONS, TRAINER_NICENESS
 from cluster.trainer import Rank, run_on_workers
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.storage.encoder_pointer import EncoderVersion
@@ -42,6 +43,8 @@ class PretrainPlan:
     store_url: str
     run_name: str
     corpus_digest: str
+    start_step: int
+    """Encoder step of the snapshot that training starts on: the steps of its encoders count on from there."""
     start_encoder_digest: str
     """Encoder of the snapshot that training starts on: the retriever goes on from there."""
     reader_checkpoint: str
@@ -59,7 +62,12 @@ def pretrain_on_workers(
 ) -> None:
     """Trains to the last step; returns when all ranks have."""
     generators = [_start_generator(plan, rank, resources.trainer_workers) for rank in range(resources.trainer_workers)]
-    loop_config = {"plan": plan, "generators": generators, "refresher": refresher}
+    loop_config = {
+        "plan": plan,
+        "generators": generators,
+        "refresher": refresher,
+        "yields_cpu": not resources.trainer_gpus,
+    }
     try:
         run_on_workers(_pretrain_loop, loop_config, plan=resources, name=plan.run_name, folder=folder)
     finally:
@@ -83,6 +91,8 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
 
 def _pretrain_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
+    if config["yields_cpu"]:
+        os.nice(TRAINER_NICENESS)
     plan: PretrainPlan = config["plan"]
     store = Store(plan.store_url)
     start = get_encoder(store, plan.start_encoder_digest)
@@ -106,17 +116,26 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
     def hand_over() -> None:
         if rank.index == 0:
             digest = put_encoder(store, start.embedder, start.tokenizer)
-            refresher.offer(EncoderVersion(digest=digest, step=rank.step, saved_at_seconds=time.time()))
+            refresher.offer(
+                EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
+            )
 
     if rank.step:
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
-        _step(rank, parallel, generator, clock)
+        _step(rank, parallel, generator, clock, start_step=plan.start_step)
         if rank.checkpoint_if_due():
             hand_over()
 
 
-def _step(rank: Rank, model: torch.nn.Module, generator: Any, clock: _SnapshotClock) -> None:  # noqa: ANN401
+def _step(
+    rank: Rank,
+    model: torch.nn.Module,
+    generator: Any,  # noqa: ANN401 - an actor handle
+    clock: _SnapshotClock,
+    *,
+    start_step: int,
+) -> None:
     started = time.monotonic()
     batch, num_ready = _next_batch(generator, rank.position)
     received = time.monotonic()
@@ -130,7 +149,7 @@ def _step(rank: Rank, model: torch.nn.Module, generator: Any, clock: _SnapshotCl
         loss=float(loss),
         retrieval_utility=float(retrieval_utility),
         snapshot_id=batch.snapshot_id,
-        staleness_steps=rank.step - 1 - batch.encoder_step,
+        staleness_steps=start_step + rank.step - 1 - batch.encoder_step,
         staleness_seconds=time.time() - clock.saved_at_seconds(batch.snapshot_id),
         gradient_norm=norm,
         masked_tokens=int(num_masked_tokens),

@@ -40,6 +40,10 @@ class ResourcePlan:
         return {"CPU": self.trainer_cpus, **gpu}
 
 
+TRAINER_NICENESS = 4
+"""Added to a trainer rank's niceness on CPUs: where cores are shared, it yields to embedding while a refresh runs.
+Equal shares would make the refresh, and with it the staleness of every step, half as long again."""
+
 LIGHT_OPTIONS: dict[str, Any] = {"num_cpus": 0}
 """Router, shard servers, refresher, example generators: mostly waiting, or bursts that a search needs at once."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before the import: a local cluster listens on loopback only
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,6 +44,13 @@ def ray_session(address: str | None = None, *, object_store_bytes: int = OBJECT_
         ray.shutdown()
 
 
+def _protect() -> None:
+    """A local cluster listens beyond loopback, so it takes a token that only this process and its children know."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
 def cluster_capacity() -> tuple[float, float]:
     """CPUs and GPUs of the whole cluster."""
     resources = ray.cluster_resources()
@@ -53,6 +60,7 @@ def cluster_capacity() -> tuple[float, float]:
 def _start(address: str | None, object_store_bytes: int) -> None:
     options = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
+        _protect()
         ray.init(include_dashboard=False, object_store_memory=object_store_bytes, **options)
         return
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.retrieval_service import start_service
@@ -52,13 +53,13 @@ class DemoConfig:
     """JSON lines of `question`, `answers`, `title` for recall@5; by default those about the excerpt's articles."""
     ask: tuple[str, ...] = QUESTIONS_TO_ASK
     """Questions whose evidence is printed at the end."""
-    warmup_steps: int = 24
+    warmup_steps: int = 20
     """Steps of the inverse cloze task."""
     warmup_batch_size: int = 16
     """Blocks of a warm-up step."""
-    pretrain_steps: int = 40
+    pretrain_steps: int = 36
     """Steps of REALM pre-training."""
-    refresh_interval_steps: int = 10
+    refresh_interval_steps: int = 12
     """Steps between checkpoints, each of which becomes a refreshed snapshot."""
     batch_size: int = 2
     """Masked sentences of a pre-training step."""
@@ -206,4 +207,5 @@ def _print_asked(log: StageLog) -> None:
 
 def _write_report(store: Store, config: DemoConfig, log: StageLog) -> None:
     page = render_report(report_data(store, log.records()))
-    Store(".").write_bytes(config.report, page.encode())
+    target = Path(config.report).absolute()
+    Store(str(target.parent)).write_bytes(target.name, page.encode())

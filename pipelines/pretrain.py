@@ -220,7 +220,7 @@ def _train(
             plan = _plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
-        _finish(store, run, service, watcher)
+        _finish(store, run, start, service, watcher)
         refresher.stop()
 
 
@@ -241,6 +241,7 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         store_url=store.url,
         run_name=run.name,
         corpus_digest=start.corpus_digest,
+        start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
         reader_checkpoint=config.encoder,
         featurizer=FeaturizerConfig(
@@ -271,7 +272,9 @@ def _wait_for_last_refresh(refresher: RefresherClient) -> None:
         time.sleep(0.5)
 
 
-def _finish(store: Store, run: RunFolder, service: RetrievalClient, watcher: PretrainWatcher) -> None:
+def _finish(
+    store: Store, run: RunFolder, start: SnapshotManifest, service: RetrievalClient, watcher: PretrainWatcher
+) -> None:
     """Writes the result; the encoder of the live snapshot becomes the store's newest."""
     status = service.status()
     live = status.snapshot
@@ -280,7 +283,8 @@ def _finish(store: Store, run: RunFolder, service: RetrievalClient, watcher: Pre
     )
     set_current_encoder(store, encoder)
     totals = watcher.totals()
-    run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live.encoder_step})
+    live_step = live.encoder_step - start.encoder_step
+    run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live_step})
     run.remove_checkpoints()
 
 

@@ -8,7 +8,6 @@ from pipelines.cli import COMMANDS, main, usage
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 
-
 HOLD = """
 import sys, time
 from realm_core.storage.files import Store
