@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cluster.resources import ResourcePlan
     from realm_core.engines.part_embedder import EmbeddedPart
-    from realm_core.engines.torch_engine import Precision
+    from realm_core.engines.precision import Precision
     from realm_core.storage.block_store import PartEntry
 
 MAX_ATTEMPTS_PER_PART = 4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from realm_core.engines.precision import PrecisionChoice, resolve_precision
 
 if TYPE_CHECKING:
-    from realm_core.engines.torch_engine import Precision
+    from realm_core.engines.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,9 +46,8 @@ def ray_session(address: str | None = None, *, object_store_bytes: int = OBJECT_
 
 def _protect() -> None:
     """A local cluster listens beyond loopback, so it takes a token that only this process and its children know."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if "RAY_AUTH_MODE" not in os.environ:  # unset means token for a local cluster; Ray would leave it in a file
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def cluster_capacity() -> tuple[float, float]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cluster.resources import ResourcePlan
-    from realm_core.engines.torch_engine import Precision
+    from realm_core.engines.precision import Precision
     from realm_core.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import publish
 
 if TYPE_CHECKING:
-    from realm_core.engines.torch_engine import Precision
+    from realm_core.engines.precision import Precision
     from realm_core.storage.block_store import CorpusManifest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realm_core.engines.torch_engine import Precision, TorchEngine
+from realm_core.engines.precision import Precision
+from realm_core.engines.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
     from realm_core.modeling.checkpoints import LoadedEncoder

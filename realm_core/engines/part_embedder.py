@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from realm_core.engines.torch_engine import Precision, TorchEngine
+    from realm_core.engines.precision import Precision
+    from realm_core.engines.torch_engine import TorchEngine
     from realm_core.storage.block_store import PartEntry
     from realm_core.storage.files import Store
 

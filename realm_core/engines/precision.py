@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
-from realm_core.engines.torch_engine import Precision
-
+Precision = Literal["fp32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
 
@@ -23,5 +20,7 @@ def resolve_precision(choice: PrecisionChoice, *, on_gpu: bool) -> Precision:
 
 def cpu_has_bf16_units() -> bool:
     """True when this CPU multiplies bf16 natively; others emulate it, slower than fp32."""
+    import torch  # here: processes that only search need no PyTorch, and start seconds sooner without it
+
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

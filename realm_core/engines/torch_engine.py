@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from realm_core.engines.packing import Batch, ShapeGrid, plan_batches
+from realm_core.engines.precision import Precision
 from realm_core.errors import UsageError
 from realm_core.modeling.embedder import RealmEmbedder
 from realm_core.modeling.encoder import RealmBertModel
 
-Precision = Literal["fp32", "bf16"]
 TokenIds = Sequence[np.ndarray]
 Progress = Callable[[int], None]
 

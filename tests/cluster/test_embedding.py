@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -60,22 +61,39 @@ def embedding_bytes(store, result):
 
 
 def embedding_actors():
-    return [p for p in psutil.process_iter() if p.name().startswith("ray::Embedding")]
+    found = psutil.process_iter(["pid", "cmdline"])
+    return [p.pid for p in found if p.info["cmdline"] and p.info["cmdline"][0].startswith("ray::EmbeddingWorker")]
+
+
+def is_at_work(pid):
+    """Ray names a process after the method that it runs."""
+    try:
+        return b".embed" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_actors(pool, encoder):
+    pool.encode_queries([[7, 8]], encoder)  # the first actor has loaded the encoder
+    deadline = time.monotonic() + 60
+    while len(embedding_actors()) < PLAN.embedding_workers and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return embedding_actors()
 
 
 def test_an_actor_killed_in_mid_part_loses_and_doubles_nothing(ingested, pool, tmp_path):
     store, corpus, encoder = ingested
-    killed = []
+    killed, actors = [], wait_for_actors(pool, encoder)
 
     def kill_one_at_work():
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
-            for actor in embedding_actors():
-                if "embed" in actor.name() and not store.list("embeddings"):
-                    os.kill(actor.pid, signal.SIGKILL)
-                    killed.append(actor.pid)
+            for pid in actors:
+                if is_at_work(pid) and not store.list("embeddings"):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
                     return
-            time.sleep(0.005)
+            time.sleep(0.001)
 
     thread = threading.Thread(target=kill_one_at_work)
     thread.start()

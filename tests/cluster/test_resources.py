@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from cluster.indexing import SHARD_CPUS
@@ -35,3 +38,9 @@ def test_gpus_go_to_all_workers_or_to_none():
 def test_precision_follows_the_device():
     assert plan(num_gpus=3, precision="auto").precision == "bf16"
     assert plan(precision="bf16").precision == "bf16"
+
+
+def test_a_shard_server_starts_without_pytorch():
+    code = "import sys, cluster.retrieval_service; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "set()\n", done.stderr
