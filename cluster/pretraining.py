@@ -124,8 +124,13 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
         _step(rank, parallel, generator, clock, start_step=plan.start_step)
-        if rank.checkpoint_if_due():
+        if rank.checkpoint_if_due() and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
             hand_over()
+
+
+def _is_worth_a_refresh(rank: Rank, refresh_interval_steps: int) -> bool:
+    """False near the end: the last checkpoint, less than an interval away, would only have to wait for that refresh."""
+    return rank.is_done or rank.schedule.num_steps - rank.step >= refresh_interval_steps
 
 
 def _step(

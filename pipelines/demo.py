@@ -57,7 +57,7 @@ class DemoConfig:
     """Steps of the inverse cloze task."""
     warmup_batch_size: int = 16
     """Blocks of a warm-up step."""
-    pretrain_steps: int = 36
+    pretrain_steps: int = 42
     """Steps of REALM pre-training."""
     refresh_interval_steps: int = 12
     """Steps between checkpoints, each of which becomes a refreshed snapshot."""
