@@ -120,7 +120,7 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )
 
-    if rank.step:
+    if rank.step and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
         _step(rank, parallel, generator, clock, start_step=plan.start_step)

@@ -87,7 +87,7 @@ def test_wrong_values_are_all_named_at_once(capsys):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         (b"", "an empty file"),
         (b"just words\n", "neither|text"),
         (b"<html><body>no dump</body></html>", "HTML"),
