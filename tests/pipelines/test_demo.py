@@ -40,10 +40,15 @@ def command(tiny_corpus, tiny_bert):
 
 def start(folder, tiny_corpus, tiny_bert):
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    return subprocess.Popen(
-        command(tiny_corpus, tiny_bert), cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=(folder / "progress.txt").open("w"),
-    )  # fmt: skip
+    with (folder / "progress.txt").open("w") as progress:
+        return subprocess.Popen(
+            command(tiny_corpus, tiny_bert),
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=progress,
+        )
 
 
 def wait_for(condition, seconds=240):
