@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import logging
 import secrets
 from dataclasses import asdict
 from http import HTTPStatus
@@ -21,6 +22,8 @@ from realm_core.errors import QueryError, RealmError, UsageError
 if TYPE_CHECKING:
     from cluster.retrieval_service import RetrievalClient
     from realm_core.retrieval.evidence import EvidenceRetriever
+
+logger = logging.getLogger(__name__)
 
 MAX_HITS = 1000
 DEADLINE_SECONDS = 30.0
@@ -79,7 +82,8 @@ def parse_address(address: str) -> tuple[str, int]:
 def _handler(client: RetrievalClient, retriever: EvidenceRetriever, token: str | None) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if token and not secrets.compare_digest(self.headers.get("Authorization", ""), f"Bearer {token}"):
+            given = self.headers.get("Authorization", "").encode("utf-8", "replace")
+            if token and not secrets.compare_digest(given, f"Bearer {token}".encode()):
                 self._send(HTTPStatus.UNAUTHORIZED, {"error": "expected Authorization: Bearer TOKEN"})
                 return
             url = urlsplit(self.path)
@@ -94,6 +98,9 @@ def _handler(client: RetrievalClient, retriever: EvidenceRetriever, token: str |
                 self._send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
             except RealmError as error:
                 self._send(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+            except Exception as error:
+                logger.exception("GET %s failed", url.path)
+                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
 
         def log_message(self, *args: Any) -> None:  # noqa: ANN401 - the base class's signature
             """No line per request."""
@@ -111,7 +118,7 @@ def _handler(client: RetrievalClient, retriever: EvidenceRetriever, token: str |
 
 def _search(retriever: EvidenceRetriever, query: dict[str, list[str]]) -> dict[str, Any]:
     text, num_hits = " ".join(query.get("q", [])).strip(), " ".join(query.get("k", ["5"]))
-    if not text or not num_hits.isdecimal() or not 1 <= int(num_hits) <= MAX_HITS:
+    if not text or not num_hits.isdecimal() or len(num_hits) > 9 or not 1 <= int(num_hits) <= MAX_HITS:
         raise QueryError(
             where="/search",
             found=f"q={text!r}, k={num_hits!r}",

@@ -45,7 +45,7 @@ def _split_config_flag(arguments: list[str]) -> tuple[Path | None, list[str]]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(
             where=f"--config {path}",
             found=" ".join(str(error).split()),

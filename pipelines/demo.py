@@ -22,6 +22,7 @@ from pipelines.recall import measure_recall_at_5
 from pipelines.report import render_report
 from pipelines.validation import at_least
 from pipelines.warmup import WarmupConfig, run_warmup
+from realm_core.errors import UsageError
 from realm_core.evaluation.datasets import read_questions
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
 from realm_core.storage.digests import digest_of
@@ -108,6 +109,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     Raises:
         RealmError: what a stage raised; the stages before it are kept.
     """
+    _require_writable_report(Path(config.report))
     source = config.source or excerpt_path()
     encoder = config.encoder or encoder_path()
     questions = config.questions or (None if config.source else questions_path())
@@ -122,6 +124,17 @@ def run_demo(config: DemoConfig) -> DemoReport:
         _print_asked(log)
         _write_report(store, config, log)
     return DemoReport(stages=log.records(), report=config.report, was_done=was_done)
+
+
+def _require_writable_report(path: Path) -> None:
+    """Raises `UsageError` at the start for a report that could not be written at the end."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(
+            where=f"--report {path}",
+            found="a folder" if path.is_dir() else "no such folder",
+            expected="the name of a file in a folder that is there",
+            action="Correct the path.",
+        )
 
 
 def _run_stages(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from cluster.ingesting import ingest_source
 from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display, say
+from pipelines.encoders import require_usable_encoder
 from realm_core.corpora.source import open_source
 from realm_core.errors import StoreError, UsageError
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
-from realm_core.modeling.weights import resolve_directory
-from realm_core.storage.block_store import CorpusManifest, load_corpus, read_part, save_corpus
+from realm_core.storage.block_store import CorpusManifest, load_corpus, part_is_whole, save_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
@@ -92,7 +92,7 @@ def run_ingest(config: IngestConfig) -> IngestReport:
     """
     store = Store(config.store)
     source = open_source(config.source)
-    tokenizer = load_tokenizer(resolve_directory(config.encoder))
+    tokenizer = load_tokenizer(require_usable_encoder(config.encoder))
     with writer_lock(store, "realm ingest"):
         num_parts = config.num_parts or _usual_num_parts(store, source)
         key = digest_of(INGEST_RULES, source.digest(), tokenizer_digest(tokenizer), config.max_block_tokens, num_parts)
@@ -120,11 +120,12 @@ def _finished(store: Store, key: str) -> CorpusManifest | None:
         return None
     try:
         manifest = load_corpus(store, store.read_json(f"ingests/{key}.json")["corpus"])
-        for part in manifest.parts:
-            read_part(store, part, ["uid"])
-            store.local_file(f"records/{part.digest}.arrow")
     except StoreError as error:
         say(f"ingest: made again, because {error}")
+        return None
+    damaged = [part.digest[:12] for part in manifest.parts if not part_is_whole(store, part.digest)]
+    if damaged:
+        say(f"ingest: made again, because parts are missing or damaged: {', '.join(damaged)}")
         return None
     return manifest
 

@@ -42,6 +42,8 @@ class SearchConfig:
 def check_query(command: str, text: str, num_hits: int, snapshot: str | None, address: str | None) -> None:
     """Raises `UsageError` for an empty text, no hits, or a snapshot that the service cannot be asked for."""
     at_least(command, num_hits=(num_hits, 1))
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UsageError(where=command, found="a text that is not UTF-8", expected="UTF-8", action="Convert it.")
     if not text.strip():
         raise UsageError(where=command, found="an empty text", expected="words", action="Say what to look for.")
     if snapshot is not None and address is not None:

@@ -126,7 +126,7 @@ def shard_is_whole(store: Store, digest: str) -> bool:
 
 def verify_shard(store: Store, digest: str) -> None:
     """Raises `ArtifactCorruptError` naming the first file that is missing or has other bytes than were written."""
-    manifest = store.read_json(f"{shard_path(digest)}/{MANIFEST_NAME}")
+    manifest = store.read_json(f"{shard_path(digest)}/{MANIFEST_NAME}", required=("sha256", "sizes_bytes"))
     for name, expected in manifest["sha256"].items():
         path = f"{shard_path(digest)}/{name}"
         found = digest_of_file(store.local_file(path)) if store.exists(path) else "no such file"

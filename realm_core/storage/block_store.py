@@ -81,14 +81,33 @@ def records_path(digest: str) -> str:
 
 
 def write_part(store: Store, table: pa.Table) -> tuple[str, bool]:
-    """Writes a part under its digest, and its memory-mappable copy; returns the digest and whether it was new."""
+    """Writes a part under its digest, and its memory-mappable copy; returns the digest and whether it was new.
+
+    A file that is there is written again unless its bytes still have that digest.
+    """
     digest = digest_of_table(table)
-    is_new = not store.exists(part_path(digest))
+    is_new = not _is_whole(store, part_path(digest), digest)
     if is_new:
         write_table(store, part_path(digest), table)
-    if not store.exists(records_path(digest)):
+    if not _is_whole(store, records_path(digest), digest):
         store.write_file(records_path(digest), lambda local: _write_arrow(table, local))
     return digest, is_new
+
+
+def part_is_whole(store: Store, digest: str) -> bool:
+    """True when the part and its memory-mappable copy are there and hold what their name says."""
+    return _is_whole(store, part_path(digest), digest) and _is_whole(store, records_path(digest), digest)
+
+
+def _is_whole(store: Store, path: str, digest: str) -> bool:
+    if not store.exists(path):
+        return False
+    try:
+        is_parquet = path.endswith(".parquet")
+        table = read_table(store, path) if is_parquet else _map_arrow(store.local_file(path))
+        return digest_of_table(table) == digest
+    except (ArtifactCorruptError, pa.ArrowException, ValueError):
+        return False
 
 
 def read_part(store: Store, part: PartEntry, columns: Sequence[str] | None = None) -> pa.Table:
@@ -119,8 +138,8 @@ def load_corpus(store: Store, digest: str | None = None) -> CorpusManifest:
     """The corpus of that digest, or the current one. Raises `StoreError` when nothing was ingested."""
     if digest is None:
         store.require_initialized()
-        digest = store.read_json("corpora/CURRENT")["corpus"]
-    return CorpusManifest.from_json(store.read_json(f"corpora/{digest}.json"))
+        digest = store.read_json("corpora/CURRENT", required=("corpus",))["corpus"]
+    return CorpusManifest.from_json(store.read_json(f"corpora/{digest}.json", required=("parts", "uid_digest")))
 
 
 class BlockRecords:
@@ -172,7 +191,7 @@ def _write_arrow(table: pa.Table, local: Path) -> None:
 def _map_arrow(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ArtifactCorruptError(
             where=str(path),
             found=f"an Arrow file that cannot be read ({error})",

@@ -38,4 +38,4 @@ def current_encoder(store: Store) -> EncoderVersion:
             expected="one, made by `realm warmup` or taken in by `realm embed --encoder`",
             action="Run `realm warmup --store … --encoder …`, or give --encoder.",
         )
-    return EncoderVersion(**store.read_json(POINTER_PATH))
+    return EncoderVersion(**store.read_json(POINTER_PATH, required=("digest", "step", "saved_at_seconds")))

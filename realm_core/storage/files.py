@@ -79,15 +79,18 @@ class Store:
         except FileNotFoundError as error:
             raise missing_file(self, path) from error
 
-    def read_json(self, path: str) -> Any:  # noqa: ANN401 - the caller knows the manifest's type
-        """The file as JSON. Raises `ArtifactCorruptError` when it is not."""
+    def read_json(self, path: str, *, required: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - the caller knows
+        """The file as JSON. Raises `ArtifactCorruptError` when it is not, or lacks a required key."""
         data = self.read_bytes(path)
         try:
-            return json.loads(data)
+            value = json.loads(data)
+            if required and not (isinstance(value, dict) and set(required) <= value.keys()):
+                raise ValueError(f"no mapping with {', '.join(required)}")
+            return value
         except ValueError as error:
             raise ArtifactCorruptError(
                 where=f"{self.url}/{path}",
-                found=f"{len(data)} bytes that are not JSON ({error})",
+                found=f"{len(data)} bytes that are no such JSON ({error})",
                 expected="a manifest",
                 action="Remove the file and run the command that wrote it again.",
             ) from error
@@ -168,14 +171,26 @@ class Store:
                 expected="a folder, or a path that is free",
                 action="Choose another --store.",
             ) from error
+        except OSError as error:
+            raise self._cannot_write(error) from error
         temporary = target.parent / f"{target.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             write(temporary)
             _flush_to_disk(temporary)
             temporary.replace(target)
             _flush_to_disk(target.parent)
+        except OSError as error:
+            raise self._cannot_write(error) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _cannot_write(self, error: OSError) -> StoreError:
+        return StoreError(
+            where=f"store {self.url}",
+            found=f"a write that failed ({error})",
+            expected="a place that can be written, with room on it",
+            action="Make room or correct --store, and run the command again; nothing was half-written.",
+        )
 
 
 def missing_file(store: Store, path: str) -> ArtifactMissingError:

@@ -93,14 +93,16 @@ def load_snapshot(store: Store, snapshot_id: str | None = None) -> SnapshotManif
     """
     if snapshot_id is None:
         snapshot_id = _current_id(store)
-    if not store.exists(snapshot_path(snapshot_id)):
+    if snapshot_id not in list_snapshots(store):
         raise StoreError(
             where=f"store {store.url}",
             found=f"no snapshot {snapshot_id}",
             expected="one of " + (", ".join(list_snapshots(store)) or "none: nothing is published"),
             action="Name one of these, or run `realm index`.",
         )
-    return SnapshotManifest.from_json(store.read_json(snapshot_path(snapshot_id)))
+    return SnapshotManifest.from_json(
+        store.read_json(snapshot_path(snapshot_id), required=("shards", "encoder_digest"))
+    )
 
 
 def list_snapshots(store: Store) -> list[str]:
@@ -122,4 +124,4 @@ def _current_id(store: Store) -> str:
             expected="one, made by `realm index`",
             action="Run `realm embed` and `realm index` on this store first.",
         )
-    return str(store.read_json("CURRENT")["snapshot"])
+    return str(store.read_json("CURRENT", required=("snapshot",))["snapshot"])

@@ -60,7 +60,14 @@ def test_search_and_health_answer(make_api):
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/search", 400), ("/search?q=a&k=0", 400), ("/search?q=a&k=x", 400), ("/search?q=slow", 503), ("/nope", 404)],
+    [
+        ("/search", 400),
+        ("/search?q=a&k=0", 400),
+        ("/search?q=a&k=x", 400),
+        ("/search?q=a&k=" + "9" * 5000, 400),
+        ("/search?q=slow", 503),
+        ("/nope", 404),
+    ],
 )
 def test_wrong_requests_and_failures_have_their_own_status(make_api, path, status):
     found, answer = get(make_api(), path)
@@ -72,6 +79,7 @@ def test_a_token_is_asked_for_when_there_is_one(make_api):
     api = make_api(token="secret")
     assert get(api, "/healthz")[0] == 401
     assert get(api, "/healthz", token="wrong")[0] == 401
+    assert get(api, "/healthz", token="\xe9")[0] == 401
     assert get(api, "/healthz", token="secret")[0] == 200
 
 

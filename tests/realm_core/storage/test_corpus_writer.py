@@ -6,8 +6,10 @@ from realm_core.storage.block_store import (
     BlockRecords,
     CorpusManifest,
     load_corpus,
+    part_is_whole,
     part_path,
     read_part,
+    records_path,
     save_corpus,
 )
 from realm_core.storage.corpus_writer import CorpusWriter, part_of_document
@@ -103,3 +105,19 @@ def test_a_damaged_part_is_noticed(store, tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(ArtifactCorruptError, match=r"parts/.*Remove it and run"):
         read_part(store, manifest.parts[0])
+
+
+@pytest.mark.parametrize("path_of", [part_path, records_path])
+@pytest.mark.parametrize("where", [0.3, 0.5])
+def test_a_damaged_file_is_made_again_by_writing_the_same_blocks(store, tmp_path, path_of, where):
+    manifest, _ = write(store, all_blocks(), tmp_path / "a")
+    digest = manifest.parts[0].digest
+    path = tmp_path / "store" / path_of(digest)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[int(len(data) * where)] ^= 0x08
+    path.write_bytes(data)
+    assert not part_is_whole(store, digest)
+    write(store, all_blocks(), tmp_path / "b")
+    assert part_is_whole(store, digest)
+    assert path.read_bytes() == whole
