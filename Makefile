@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLE := .venv-oracle
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install install-dev demo test check format clean
+.PHONY: help install install-dev demo test check format oracle golden clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +47,18 @@ check: install-dev  ## lint, format, types and layers
 format: install-dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(ORACLE)/installed: tests/golden/requirements.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); sys.exit(None if ok else \
+	"found Python %d.%d, expected 3.11 or 3.12: name one with `make PYTHON=python3.12 ...`" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+oracle: $(ORACLE)/installed  ## set up .venv-oracle with transformers 4.40.2, which has the published REALM
+
+golden: oracle  ## rebuild the golden files of tests/golden with it: about a minute
+	PYTHONPATH=tests $(ORACLE)/bin/python -m golden.generate
 
 clean:  ## remove the demo's store and report; .venv stays
 	rm -rf demo-store report.html

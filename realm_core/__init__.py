@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from realm_core.modeling.checkpoints import LoadedEncoder, load_encoder, save_encoder
     from realm_core.modeling.configuration import RealmConfig
     from realm_core.modeling.embedder import RealmEmbedder
-    from realm_core.modeling.encoder import RealmBertModel
+    from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
     from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
+    from realm_core.modeling.open_qa import RealmForOpenQA
+    from realm_core.modeling.reader import RealmReader
+    from realm_core.modeling.retriever import RealmRetriever
     from realm_core.modeling.scorer import RealmScorer
     from realm_core.modeling.tokenization import RealmTokenizer, RealmTokenizerFast
 
@@ -20,7 +23,11 @@ _MODULES = {
     "RealmBertModel": "realm_core.modeling.encoder",
     "RealmConfig": "realm_core.modeling.configuration",
     "RealmEmbedder": "realm_core.modeling.embedder",
+    "RealmForOpenQA": "realm_core.modeling.open_qa",
     "RealmKnowledgeAugEncoder": "realm_core.modeling.knowledge_aug_encoder",
+    "RealmPreTrainedModel": "realm_core.modeling.encoder",
+    "RealmReader": "realm_core.modeling.reader",
+    "RealmRetriever": "realm_core.modeling.retriever",
     "RealmScorer": "realm_core.modeling.scorer",
     "RealmTokenizer": "realm_core.modeling.tokenization",
     "RealmTokenizerFast": "realm_core.modeling.tokenization",
@@ -34,7 +41,11 @@ __all__ = [
     "RealmBertModel",
     "RealmConfig",
     "RealmEmbedder",
+    "RealmForOpenQA",
     "RealmKnowledgeAugEncoder",
+    "RealmPreTrainedModel",
+    "RealmReader",
+    "RealmRetriever",
     "RealmScorer",
     "RealmTokenizer",
     "RealmTokenizerFast",

@@ -92,12 +92,12 @@ class ExactSearcher:
         with torch.inference_mode():
             for start in range(0, len(queries_BD), _QUERIES_PER_STEP):
                 queries = torch.from_numpy(queries_BD[start : start + _QUERIES_PER_STEP]).to(device)
-                best.append(_top_rows(self._device_embeddings_RD, queries, num_proposed))
+                best.append(top_rows(self._device_embeddings_RD, queries, num_proposed))
         relevances_BN = torch.cat([relevances.cpu() for relevances, _ in best]).numpy()
         return SearchHits(relevances_BN, torch.cat([rows.cpu() for _, rows in best]).numpy())
 
 
-def _top_rows(
+def top_rows(
     embeddings_RD: torch.Tensor, queries_BD: torch.Tensor, num_proposed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Relevances and rows `[B, N]` by the matrix product, best first, block of rows by block of rows."""

@@ -11,6 +11,9 @@ from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.embedder import RealmEmbedder, RealmEmbedderOutput
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
+from realm_core.modeling.open_qa import RealmForOpenQA, RealmForOpenQAOutput
+from realm_core.modeling.reader import RealmReader, RealmReaderOutput
+from realm_core.modeling.retriever import RealmRetriever
 from realm_core.modeling.scorer import RealmScorer, RealmScorerOutput
 from realm_core.modeling.tokenization import RealmTokenizer, RealmTokenizerFast
 
@@ -19,8 +22,13 @@ __all__ = [
     "RealmConfig",
     "RealmEmbedder",
     "RealmEmbedderOutput",
+    "RealmForOpenQA",
+    "RealmForOpenQAOutput",
     "RealmKnowledgeAugEncoder",
     "RealmPreTrainedModel",
+    "RealmReader",
+    "RealmReaderOutput",
+    "RealmRetriever",
     "RealmScorer",
     "RealmScorerOutput",
     "RealmTokenizer",

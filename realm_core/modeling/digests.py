@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from realm_core.modeling.embedder import RealmEmbedder
 
@@ -23,11 +25,17 @@ def encoder_digest(embedder: RealmEmbedder) -> str:
     The dtype does: bf16 weights are another encoder.
     """
     fields = {name: getattr(embedder.config, name) for name in _CONFIG_FIELDS}
+    return digest_of_weights(
+        fields, {name: tensor for name, tensor in embedder.state_dict().items() if not name.startswith(_NOT_READ)}
+    )
+
+
+def digest_of_weights(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of configuration fields and of tensors with their names, types and shapes, in the names' order."""
     digest = hashlib.sha256(_canonical(fields))
-    for name, tensor in sorted(embedder.state_dict().items()):
-        if not name.startswith(_NOT_READ):
-            digest.update(_canonical([name, str(tensor.dtype), list(tensor.shape)]))
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(_canonical([name, str(tensor.dtype), list(tensor.shape)]))
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

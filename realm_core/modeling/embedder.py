@@ -20,6 +20,7 @@ from realm_core.modeling.bert import Pooler, mlm_head_tensors, pooler_tensors, p
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.heads import RealmScorerProjection
+from realm_core.modeling.packed_rows import packed_rows
 from realm_core.modeling.strict_loading import build
 
 
@@ -36,8 +37,8 @@ class RealmEmbedderOutput(ModelOutput):
 class RealmEmbedder(RealmPreTrainedModel):
     """Embeds queries and blocks: the projected, normalized [CLS] state (Guu et al. 2020, section 3.2).
 
-    Unless hidden states or attention weights are asked for, the last layer computes the [CLS] row only; the embedding
-    is the same.
+    Unless hidden states or attention weights are asked for, the last layer computes the [CLS] row only and, on a CPU,
+    padding is left out; the embedding is the same but for rounding.
     """
 
     _tied_weights_keys = {"cls.predictions.decoder.bias": "cls.predictions.bias"}  # noqa: RUF012 - as transformers has it
@@ -98,13 +99,14 @@ class RealmEmbedder(RealmPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> RealmEmbedderOutput | tuple[Any, ...]:
         """Embeddings [B, D] of token ids [B, L]; see RealmBertModel.forward for the arguments."""
-        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds)
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         if attentions or hidden_states:
@@ -115,9 +117,11 @@ class RealmEmbedder(RealmPreTrainedModel):
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
 
-    def _pooled(self, input_ids: Tensor | None, *inputs: Tensor | None) -> Tensor:
+    def _pooled(self, input_ids: Tensor | None, attention_mask: Tensor | None, *inputs: Tensor | None) -> Tensor:
         words = input_ids if input_ids is not None else inputs[-1]
         if words is None:
             raise ValueError("pass either input_ids or inputs_embeds")
         first_B1 = torch.zeros(words.shape[0], 1, dtype=torch.long, device=words.device)
-        return self.realm.pool(self.realm.states_at(first_B1, input_ids, *inputs)[:, 0])
+        packed = packed_rows(attention_mask)
+        states_B1H = self.realm.states_at(first_B1, input_ids, attention_mask, *inputs, packed=packed)
+        return self.realm.pool(states_B1H[:, 0])

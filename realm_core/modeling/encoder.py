@@ -17,7 +17,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.heads import RealmLMPredictionHead
-from realm_core.modeling.layers import RealmEmbeddings, RealmEncoder, RealmPooler, additive_mask
+from realm_core.modeling.layers import (
+    OWN_ATTENTION,
+    AttentionScope,
+    RealmEmbeddings,
+    RealmEncoder,
+    RealmPooler,
+    attention_scope,
+    gather_rows,
+)
+from realm_core.modeling.packed_rows import PackedRows
 
 
 class RealmPreTrainedModel(PreTrainedModel):
@@ -28,6 +37,9 @@ class RealmPreTrainedModel(PreTrainedModel):
     base_model_prefix = "realm"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     _no_split_modules = ["RealmEmbeddings", "RealmLayer"]  # noqa: RUF012 - as transformers has it
     _keys_to_ignore_on_load_unexpected = [r"position_ids$", r"token_type_ids$"]  # noqa: RUF012 - likewise
 
@@ -80,6 +92,7 @@ class RealmBertModel(RealmPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -92,18 +105,17 @@ class RealmBertModel(RealmPreTrainedModel):
             attention_mask: [B, L], 1 for tokens and 0 for padding; or [B, L, L] for a mask per row.
             token_type_ids: [B, L], all 0 by default.
             position_ids: [B, L], 0, 1, 2 … by default.
+            head_mask: [A] or [layers, A], 0 for attention heads that are switched off.
             inputs_embeds: [B, L, H] in place of `input_ids`.
             output_attentions: also give the attention weights of each layer.
             output_hidden_states: also give the states before the first and after each layer.
             return_dict: False for a tuple.
         """
+        attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encoder(
-            hidden_BLH,
-            additive_mask(attention_mask, hidden_BLH.dtype),
-            self.config.output_attentions if output_attentions is None else output_attentions,
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-        )
+        scope = attention_scope(self.config, hidden_BLH, attention_mask, head_mask, attentions)
+        encoded = self.encoder(hidden_BLH, scope, hidden_states)
         last_BLH = encoded.last_hidden_state
         pooled_BH = None if self.pooler is None else self.pooler(last_BLH[:, 0])
         if not (self.config.return_dict if return_dict is None else return_dict):
@@ -128,8 +140,58 @@ class RealmBertModel(RealmPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        packed: PackedRows | None = None,
+    ) -> Tensor:
+        """Last states [B, Q, H] at some positions: the forward pass without the rows nobody reads.
+
+        Args:
+            positions_BQ: columns of the states that are wanted.
+            input_ids: see `forward`, also for the arguments after it.
+            attention_mask: see `forward`.
+            token_type_ids: see `forward`.
+            position_ids: see `forward`.
+            head_mask: see `forward`.
+            inputs_embeds: see `forward`.
+            packed: where the tokens are, from `packed_rows`, to leave the padding out as well. The states are the same
+                but for rounding, which then depends on the batch: leave it None where bits must not.
+        """
+        if packed is not None and head_mask is None:
+            hidden_TH = self._embed_packed(packed, input_ids, token_type_ids, position_ids, inputs_embeds)
+            return self.encoder.states_at(hidden_TH, AttentionScope(packed=packed), positions_BQ)
+        hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        scope = attention_scope(self.config, hidden_BLH, attention_mask, head_mask)
+        if self.config._attn_implementation in OWN_ATTENTION:
+            return self.encoder.states_at(hidden_BLH, scope, positions_BQ)
+        return gather_rows(self.encoder(hidden_BLH, scope).last_hidden_state, positions_BQ)
+
+    def token_states(
+        self,
+        packed: PackedRows,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Last states [B, Q, H] at some positions: the forward pass without the rows nobody reads."""
-        hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
-        return self.encoder.states_at(hidden_BLH, additive_mask(attention_mask, hidden_BLH.dtype), positions_BQ)
+        """Last states [B, L, H] of all tokens, without computing those of padding, which are 0."""
+        hidden_TH = self._embed_packed(packed, input_ids, token_type_ids, position_ids, inputs_embeds)
+        return packed.unpack(self.encoder(hidden_TH, AttentionScope(packed=packed)).last_hidden_state)
+
+    def _embed_packed(
+        self,
+        packed: PackedRows,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> Tensor:
+        ids_T, types_T, embeds_TH = (
+            None if values is None else packed.pack(values) for values in (input_ids, token_type_ids, inputs_embeds)
+        )
+        if position_ids is None:
+            positions_T = packed.columns_T
+        else:
+            positions_T = packed.pack(position_ids.expand(len(packed.lengths), -1))
+        return cast(Tensor, self.embeddings(ids_T, types_T, positions_T, embeds_TH))

@@ -9,9 +9,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from realm_core.modeling.configuration import RealmConfig
+from realm_core.modeling.layers import activation_of
 
 
 class RealmPredictionHeadTransform(nn.Module):
@@ -20,7 +20,7 @@ class RealmPredictionHeadTransform(nn.Module):
     def __init__(self, config: RealmConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation_of(config)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states: Tensor) -> Tensor:

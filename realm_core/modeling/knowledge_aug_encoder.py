@@ -14,14 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import MaskedLMOutput
 
 from realm_core.modeling.bert import mlm_head_tensors, pooler_tensors, read_bert
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.heads import RealmOnlyMLMHead
+from realm_core.modeling.packed_rows import packed_rows
 from realm_core.modeling.scorer import flatten_candidates
 from realm_core.modeling.strict_loading import build
+
+IGNORED_LABEL = -100
+ROWS_OF_LOGITS = 1024
+"""125 MB of logits with a vocabulary of 30,522."""
 
 
 class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
@@ -82,6 +88,7 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         relevance_score: Tensor | None = None,
         labels: Tensor | None = None,
@@ -89,32 +96,43 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_logits: bool | None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Logits [B * N, L, V], and with `labels` the marginal loss, as transformers 4.40.2 defines it.
+        """Logits [B * N, L, V], and with `labels` the loss: marginal over candidates, averaged over counted tokens.
 
-        Training should call `masked_token_log_probs`, which never makes logits of all L tokens.
+        Departs from 4.40.2 in one point: in training mode with labels there are no logits unless they are asked for.
+        The loss needs those of the labelled positions only, and never makes [B * N, L, V] values.
 
         Args:
             input_ids: [B, N, L], or flattened [B * N, L].
             attention_mask: shaped like `input_ids`.
             token_type_ids: shaped like `input_ids`.
             position_ids: [B * N, L].
+            head_mask: [A] or [layers, A], 0 for attention heads that are switched off.
             inputs_embeds: [B * N, L, H] in place of `input_ids`.
             relevance_score: [B, N]; needed with `labels`.
             labels: [B, L], -100 at positions without a target.
             mlm_mask: [B, L], 1 at the positions that count; all by default.
-            output_attentions: also give the attention weights of each layer.
-            output_hidden_states: also give the states of each layer.
+            output_attentions: also give the attention weights of each layer; needs logits.
+            output_hidden_states: also give the states of each layer; needs logits.
             return_dict: False for a tuple.
+            output_logits: whether to give logits; by default always but in training mode with labels.
         """
         flat = (flatten_candidates(input_ids), flatten_candidates(attention_mask), flatten_candidates(token_type_ids))
-        encoded = self.realm(
-            *flat, position_ids, inputs_embeds, output_attentions, output_hidden_states, return_dict=True
-        )
-        logits = self.cls(encoded.last_hidden_state)
-        loss = None if labels is None else marginal_loss(logits, relevance_score, labels, mlm_mask)
-        output = MaskedLMOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+        inputs = (*flat, position_ids, head_mask, inputs_embeds)
         as_dict = self.config.return_dict if return_dict is None else return_dict
+        wants_states = bool(output_attentions or output_hidden_states)
+        if output_logits is None:
+            output_logits = labels is None or not self.training or wants_states
+        if not output_logits and labels is None:
+            raise ValueError("output_logits=False needs labels: without them nothing is left to compute")
+        if not output_logits:
+            output = MaskedLMOutput(loss=self._loss_of_labelled(inputs, relevance_score, labels, mlm_mask))
+        else:
+            encoded = self.realm(*inputs, output_attentions, output_hidden_states, return_dict=True)
+            logits = self.cls(encoded.last_hidden_state)
+            loss = None if labels is None else marginal_loss(logits, relevance_score, labels, mlm_mask)
+            output = MaskedLMOutput(loss, logits, encoded.hidden_states, encoded.attentions)
         return output if as_dict else output.to_tuple()
 
     def masked_token_log_probs(
@@ -131,26 +149,64 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         every joint input, so its masked positions are the same for all candidates. Fill unused places of the last
         axis with position 0 and target 0, and leave their results out.
         """
-        num_candidates, num_masks = input_ids_BNL.shape[1], mask_positions_BM.shape[1]
-        states = self.realm.states_at(
-            mask_positions_BM.repeat_interleave(num_candidates, 0),
-            input_ids_BNL.flatten(0, 1),
-            attention_mask_BNL.flatten(0, 1),
-            token_type_ids_BNL.flatten(0, 1),
-        )
-        logits = self.cls(states).flatten(0, 1).float()
-        targets = target_ids_BM.repeat_interleave(num_candidates, 0).flatten()
-        return -functional.cross_entropy(logits, targets, reduction="none").view(-1, num_candidates, num_masks)
+        inputs = (input_ids_BNL.flatten(0, 1), attention_mask_BNL.flatten(0, 1), token_type_ids_BNL.flatten(0, 1))
+        return self._token_log_probs(inputs, mask_positions_BM, target_ids_BM, input_ids_BNL.shape[1])
+
+    def _loss_of_labelled(
+        self,
+        inputs: tuple[Tensor | None, ...],
+        relevance_BN: Tensor | None,
+        labels_BL: Tensor | None,
+        mlm_mask_BL: Tensor | None,
+    ) -> Tensor:
+        """`marginal_loss` without the logits of positions that have no label or do not count."""
+        relevance_BN = _require_relevance(relevance_BN)
+        assert labels_BL is not None
+        mask_BL = _mask_or_ones(labels_BL, mlm_mask_BL)
+        positions_BM, targets_BM, weights_BM = labelled_positions(labels_BL, mask_BL)
+        token_log_probs_BNM = self._token_log_probs(inputs, positions_BM, targets_BM, relevance_BN.shape[1])
+        marginal_BM = (relevance_BN.log_softmax(-1).unsqueeze(-1) + token_log_probs_BNM).logsumexp(1)
+        return -torch.nansum((marginal_BM * weights_BM).sum() / mask_BL.sum())
+
+    def _token_log_probs(
+        self, inputs: tuple[Tensor | None, ...], positions_BM: Tensor, targets_BM: Tensor, num_candidates: int
+    ) -> Tensor:
+        attention_mask_RL = inputs[1]
+        positions_RM = positions_BM.repeat_interleave(num_candidates, 0)
+        packed = None
+        if attention_mask_RL is not None and attention_mask_RL.dim() == 2:
+            needed_RL = torch.zeros_like(attention_mask_RL, dtype=torch.bool).scatter_(1, positions_RM, True)
+            packed = packed_rows(attention_mask_RL, needed_RL)
+        states_RMH = self.realm.states_at(positions_RM, *inputs, packed=packed)
+        targets = targets_BM.repeat_interleave(num_candidates, 0).flatten()
+        log_probs = token_log_probs(self.cls, states_RMH.flatten(0, 1), targets)
+        return log_probs.view(-1, num_candidates, positions_BM.shape[1])
+
+
+def token_log_probs(head: RealmOnlyMLMHead, states_TH: Tensor, targets_T: Tensor) -> Tensor:
+    """Log-probability [T], fp32, of each target under the vocabulary head.
+
+    Logits exist for `ROWS_OF_LOGITS` rows at a time; where gradients are wanted and there are more rows, the backward
+    pass makes them again.
+    """
+    if len(states_TH) <= ROWS_OF_LOGITS:
+        return _target_log_probs(head, states_TH, targets_T)
+    pieces = zip(states_TH.split(ROWS_OF_LOGITS), targets_T.split(ROWS_OF_LOGITS), strict=True)
+    return torch.cat([checkpoint(_target_log_probs, head, *piece, use_reentrant=False) for piece in pieces])
+
+
+def _target_log_probs(head: RealmOnlyMLMHead, states_TH: Tensor, targets_T: Tensor) -> Tensor:
+    return -functional.cross_entropy(head(states_TH).float(), targets_T, reduction="none")
 
 
 def marginal_loss(logits: Tensor, relevance_BN: Tensor | None, labels_BL: Tensor, mlm_mask_BL: Tensor | None) -> Tensor:
     """Negative log-likelihood of the labels, marginal over candidates at each token, averaged over counted tokens.
 
-    As in transformers 4.40.2, which marginalizes each token by itself; the paper marginalizes whole sentences.
+    As in transformers 4.40.2, which marginalizes each token by itself (the paper marginalizes whole sentences) and
+    counts a position without a label as one whose label is certain.
     """
-    if relevance_BN is None:
-        raise ValueError("labels need relevance_score too: the loss is marginal over the candidates")
-    mask_BL = torch.ones_like(labels_BL, dtype=torch.float32) if mlm_mask_BL is None else mlm_mask_BL.float()
+    relevance_BN = _require_relevance(relevance_BN)
+    mask_BL = _mask_or_ones(labels_BL, mlm_mask_BL)
     batch, num_candidates, length = labels_BL.shape[0], relevance_BN.shape[1], labels_BL.shape[1]
     targets = labels_BL.repeat_interleave(num_candidates, 0).flatten()
     token_losses = functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets, reduction="none")
@@ -158,3 +214,27 @@ def marginal_loss(logits: Tensor, relevance_BN: Tensor | None, labels_BL: Tensor
     joint_BNL = candidate_log_probs_BN1 - token_losses.view(batch, num_candidates, length)
     marginal_BL = joint_BNL.logsumexp(1)
     return -torch.nansum((marginal_BL * mask_BL).sum() / mask_BL.sum())
+
+
+def _require_relevance(relevance_BN: Tensor | None) -> Tensor:
+    if relevance_BN is None:
+        raise ValueError("labels need relevance_score too: the loss is marginal over the candidates")
+    return relevance_BN
+
+
+def _mask_or_ones(labels_BL: Tensor, mlm_mask_BL: Tensor | None) -> Tensor:
+    return torch.ones_like(labels_BL, dtype=torch.float32) if mlm_mask_BL is None else mlm_mask_BL.float()
+
+
+def labelled_positions(labels_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, targets and weights [B, M] of the labels that count; M is that of the row with most, at least 1.
+
+    Where a row has fewer, position 0 and target 0 fill it up, with weight 0.
+    """
+    weights_BL = mask_BL * (labels_BL != IGNORED_LABEL)
+    counts_BL = weights_BL != 0
+    num_positions = max(1, int(counts_BL.sum(1).max()))
+    positions_BM = counts_BL.int().argsort(dim=1, descending=True, stable=True)[:, :num_positions]
+    is_filler_BM = ~counts_BL.gather(1, positions_BM)
+    targets_BM = labels_BL.gather(1, positions_BM).masked_fill(is_filler_BM, 0)
+    return positions_BM.masked_fill(is_filler_BM, 0), targets_BM, weights_BL.gather(1, positions_BM)

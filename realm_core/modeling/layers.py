@@ -1,6 +1,9 @@
 """The modules of the encoder: embeddings, attention, layers, pooler.
 
-Shapes: B sequences, L tokens, Q query rows, H hidden, A attention heads.
+States are padded, [B, L, H], or packed, [T, H]; every module but attention treats each row by itself and takes both.
+
+Shapes: B sequences, L tokens, T packed tokens, Q query rows, R all query rows, H hidden, A attention heads, d width of
+a head; `...` is B, L or T.
 """
 
 # mypy: allow-untyped-calls
@@ -8,16 +11,61 @@ Shapes: B sequences, L tokens, Q query rows, H hidden, A attention heads.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from realm_core.modeling.attention import eager_attention, fused_attention, packed_attention
 from realm_core.modeling.configuration import RealmConfig
+from realm_core.modeling.dropout import RealmDropout
+from realm_core.modeling.packed_rows import PackedRows
+
+OWN_ATTENTION = ("eager", "sdpa")
+"""Implementations of this package; others are those of transformers."""
+
+
+def activation_of(config: RealmConfig) -> Callable[[Tensor], Tensor]:
+    """The activation of the configuration: a name that transformers knows, or a function.
+
+    `gelu_new` is PyTorch's tanh form of GELU: the same formula in one pass over memory instead of eight.
+    """
+    if callable(config.hidden_act):
+        return cast("Callable[[Tensor], Tensor]", config.hidden_act)
+    name = "gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act
+    return cast("Callable[[Tensor], Tensor]", ACT2FN[name])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionScope:
+    """What each query row attends to: the tokens of its own sequence."""
+
+    mask: Tensor | None = None
+    """Padded states only. Added to the scores, [B, 1, 1, L] or [B, 1, L, L]; or what another implementation takes."""
+    packed: PackedRows | None = None
+    """How packed states divide into sequences; None for padded ones."""
+    head_masks: Tensor | None = None
+    """Factors on the weights of each layer's heads, [layers, 1, A, 1, 1]."""
+    output_attentions: bool = False
+
+    def of_rows(self, positions_BQ: Tensor) -> AttentionScope:
+        """The scope of some rows of padded states: of a mask per row, theirs."""
+        if self.mask is None or self.mask.shape[2] == 1:
+            return self
+        index = positions_BQ[:, None, :, None].expand(-1, -1, -1, self.mask.shape[3])
+        return replace(self, mask=self.mask.gather(2, index))
+
+    def head_mask(self, layer: int) -> Tensor | None:
+        """The factors of one layer."""
+        return None if self.head_masks is None else self.head_masks[layer]
 
 
 class RealmEmbeddings(nn.Module):
@@ -29,7 +77,7 @@ class RealmEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = RealmDropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -38,14 +86,17 @@ class RealmEmbeddings(nn.Module):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [B, L, H] of token ids [B, L], or of word embeddings [B, L, H] in their place."""
-        words_BLH = self._words(input_ids, inputs_embeds)
+        """Hidden states [..., H] of token ids [...], or of word embeddings [..., H] in their place.
+
+        Positions are 0, 1, 2 … along the last axis of the ids unless they are given, as they must be for packed ids.
+        """
+        words = self._words(input_ids, inputs_embeds)
         if position_ids is None:
-            position_ids = torch.arange(words_BLH.shape[1], device=words_BLH.device)
+            position_ids = torch.arange(words.shape[-2], device=words.device)
         if token_type_ids is None:
-            token_type_ids = torch.zeros(words_BLH.shape[:2], dtype=torch.long, device=words_BLH.device)
-        sum_BLH = words_BLH + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
-        return cast(Tensor, self.dropout(self.LayerNorm(sum_BLH)))
+            token_type_ids = torch.zeros(words.shape[:-1], dtype=torch.long, device=words.device)
+        embedded = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
+        return cast(Tensor, self.dropout(self.LayerNorm(embedded)))
 
     def _words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
@@ -56,38 +107,60 @@ class RealmEmbeddings(nn.Module):
 class RealmSelfAttention(nn.Module):
     """Multi-head attention; its queries may come from fewer rows than its keys and values."""
 
-    def __init__(self, config: RealmConfig) -> None:
+    is_causal = False  # read by the attention implementations of transformers
+
+    def __init__(self, config: RealmConfig, layer_index: int) -> None:
         super().__init__()
         self.config = config
+        self.layer_index = layer_index
         self.num_heads = config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.dropout = RealmDropout(config.attention_probs_dropout_prob)
 
-    def forward(
-        self, rows_BQH: Tensor, hidden_BLH: Tensor, mask_B11L: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Context [B, Q, H] and, on request, attention weights [B, A, Q, L] (which SDPA cannot give)."""
-        query, key = self._heads(self.query(rows_BQH)), self._heads(self.key(hidden_BLH))
-        value = self._heads(self.value(hidden_BLH))
-        if output_attentions or self.config._attn_implementation == "eager":
-            context_BAQh, weights = self._eager(query, key, value, mask_B11L)
+    def forward(self, rows: Tensor, hidden: Tensor, scope: AttentionScope) -> tuple[Tensor, Tensor | None]:
+        """Context of the query rows, shaped like them, and on request attention weights [B, A, Q, L].
+
+        Args:
+            rows: query rows [B, Q, H], or all rows of packed states [T, H].
+            hidden: states [B, L, H] or [T, H] that are attended to.
+            scope: which of them each row attends to.
+        """
+        query, key, value = (
+            self._heads(self.query(rows)),
+            self._heads(self.key(hidden)),
+            self._heads(self.value(hidden)),
+        )
+        dropout = self.dropout.p if self.training else 0.0
+        if scope.packed is not None:
+            context, weights = self._packed(query, key, value, scope.packed, dropout), None
         else:
-            dropout = self.dropout.p if self.training else 0.0
-            context_BAQh = functional.scaled_dot_product_attention(query, key, value, mask_B11L, dropout)
-            weights = None
-        return context_BAQh.transpose(1, 2).reshape(rows_BQH.shape), weights
+            context, weights = self._padded(query, key, value, scope, dropout)
+        return context.reshape(rows.shape), weights
 
     def _heads(self, states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
+        return states.view(*states.shape[:-1], self.num_heads, -1)
 
-    def _eager(self, query: Tensor, key: Tensor, value: Tensor, mask_B11L: Tensor | None) -> tuple[Tensor, Tensor]:
-        scores_BAQL = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        if mask_B11L is not None:
-            scores_BAQL = scores_BAQL + mask_B11L
-        weights_BAQL = scores_BAQL.softmax(-1)
-        return self.dropout(weights_BAQL) @ value, weights_BAQL
+    def _packed(self, query: Tensor, key_TAd: Tensor, value_TAd: Tensor, packed: PackedRows, dropout: float) -> Tensor:
+        lengths = packed.lengths
+        query_lengths = lengths if query.dim() == 3 else (query.shape[1],) * len(lengths)
+        query_RAd = query if query.dim() == 3 else query.flatten(0, 1)
+        return packed_attention(query_RAd, key_TAd, value_TAd, query_lengths, lengths, dropout)
+
+    def _padded(
+        self, query_BQAd: Tensor, key_BLAd: Tensor, value_BLAd: Tensor, scope: AttentionScope, dropout: float
+    ) -> tuple[Tensor, Tensor | None]:
+        query, key, value = (states.transpose(1, 2) for states in (query_BQAd, key_BLAd, value_BLAd))
+        implementation, head_mask = self.config._attn_implementation, scope.head_mask(self.layer_index)
+        if scope.output_attentions or head_mask is not None or implementation == "eager":
+            context_BAQd, weights = eager_attention(query, key, value, scope.mask, dropout, head_mask)
+            return context_BAQd.transpose(1, 2), weights if scope.output_attentions else None
+        if implementation in OWN_ATTENTION:
+            return fused_attention(query, key, value, scope.mask, dropout).transpose(1, 2), None
+        attend = ALL_ATTENTION_FUNCTIONS[implementation]
+        scaling = query.shape[-1] ** -0.5
+        return attend(self, query, key, value, scope.mask, dropout=dropout, scaling=scaling)[0], None
 
 
 class RealmResidualOutput(nn.Module):
@@ -97,19 +170,23 @@ class RealmResidualOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(input_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = RealmDropout(config.hidden_dropout_prob)
 
-    def forward(self, states: Tensor, residual_BQH: Tensor) -> Tensor:
-        """Hidden states [B, Q, H]."""
-        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(states)) + residual_BQH))
+    def forward(self, states: Tensor, residual: Tensor) -> Tensor:
+        """Hidden states [..., H]."""
+        return self.finish(self.dense(states), residual)
+
+    def finish(self, projected: Tensor, residual: Tensor) -> Tensor:
+        """What comes after the projection."""
+        return cast(Tensor, self.LayerNorm(self.dropout(projected) + residual))
 
 
 class RealmAttention(nn.Module):
     """Self-attention and its residual output, under the names of the published checkpoints."""
 
-    def __init__(self, config: RealmConfig) -> None:
+    def __init__(self, config: RealmConfig, layer_index: int) -> None:
         super().__init__()
-        self.self = RealmSelfAttention(config)
+        self.self = RealmSelfAttention(config, layer_index)
         self.output = RealmResidualOutput(config, config.hidden_size)
 
 
@@ -119,29 +196,35 @@ class RealmIntermediate(nn.Module):
     def __init__(self, config: RealmConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation_of(config)
 
     def forward(self, states: Tensor) -> Tensor:
         """Activations, `intermediate_size` wide."""
-        return cast(Tensor, self.activation(self.dense(states)))
+        return self.activation(self.dense(states))
 
 
 class RealmLayer(GradientCheckpointingLayer):
     """One Transformer layer, for all rows or only for those whose output is needed."""
 
-    def __init__(self, config: RealmConfig) -> None:
+    def __init__(self, config: RealmConfig, layer_index: int) -> None:
         super().__init__()
-        self.attention = RealmAttention(config)
+        self.attention = RealmAttention(config, layer_index)
         self.intermediate = RealmIntermediate(config)
         self.output = RealmResidualOutput(config, config.intermediate_size)
 
-    def forward(
-        self, rows_BQH: Tensor, hidden_BLH: Tensor, mask_B11L: Tensor | None, output_attentions: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """New states [B, Q, H] of `rows_BQH`, which attend to all of `hidden_BLH`; and attention weights, if asked."""
-        context_BQH, weights = self.attention.self(rows_BQH, hidden_BLH, mask_B11L, output_attentions)
-        attended_BQH = self.attention.output(context_BQH, rows_BQH)
-        return self.output(self.intermediate(attended_BQH), attended_BQH), weights
+    def forward(self, rows: Tensor, hidden: Tensor, scope: AttentionScope) -> tuple[Tensor, Tensor | None]:
+        """New states of the query rows, shaped like them, and attention weights if asked; see RealmSelfAttention."""
+        context, weights = self.attention.self(rows, hidden, scope)
+        attended = self.attention.output(context, rows)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.output(self.intermediate(attended), attended), weights
+        wide = self.intermediate.dense(attended)
+        projected = checkpoint(self._activate_and_project, wide, use_reentrant=False, preserve_rng_state=False)
+        return self.output.finish(projected, attended), weights
+
+    def _activate_and_project(self, wide: Tensor) -> Tensor:
+        """Under `checkpoint`, so that the activations, the widest values of a layer, are made again and not kept."""
+        return cast(Tensor, self.output.dense(self.intermediate.activation(wide)))
 
 
 class RealmEncoder(nn.Module):
@@ -149,33 +232,30 @@ class RealmEncoder(nn.Module):
 
     def __init__(self, config: RealmConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList([RealmLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layer = nn.ModuleList([RealmLayer(config, index) for index in range(config.num_hidden_layers)])
 
-    def forward(
-        self,
-        hidden_BLH: Tensor,
-        mask_B11L: Tensor | None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> BaseModelOutput:
+    def forward(self, hidden: Tensor, scope: AttentionScope, output_hidden_states: bool = False) -> BaseModelOutput:
         """States of all rows after the last layer; on request those of every layer, and attention weights."""
-        states, weights = [hidden_BLH], []
+        states, weights = [hidden], []
         for layer in self.layer:
-            hidden_BLH, weights_BALL = layer(hidden_BLH, hidden_BLH, mask_B11L, output_attentions)
-            states.append(hidden_BLH)
+            hidden, weights_BALL = layer(hidden, hidden, scope)
+            states.append(hidden)
             weights.append(weights_BALL)
         return BaseModelOutput(
-            last_hidden_state=hidden_BLH,
+            last_hidden_state=hidden,
             hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(weights) if output_attentions else None,
+            attentions=tuple(weights) if scope.output_attentions else None,
         )
 
-    def states_at(self, hidden_BLH: Tensor, mask_B11L: Tensor | None, positions_BQ: Tensor) -> Tensor:
-        """States [B, Q, H] of some rows after the last layer; the last layer computes no others."""
+    def states_at(self, hidden: Tensor, scope: AttentionScope, positions_BQ: Tensor) -> Tensor:
+        """States [B, Q, H] of some rows after the last layer, which computes no others."""
         for layer in self.layer[:-1]:
-            hidden_BLH, _ = layer(hidden_BLH, hidden_BLH, mask_B11L)
-        rows_BQH = gather_rows(hidden_BLH, positions_BQ)
-        return cast(Tensor, self.layer[-1](rows_BQH, hidden_BLH, mask_B11L)[0])
+            hidden, _ = layer(hidden, hidden, scope)
+        scope = scope.of_rows(positions_BQ)
+        rows_BQH = (
+            gather_rows(hidden, positions_BQ) if scope.packed is None else scope.packed.gather(hidden, positions_BQ)
+        )
+        return cast(Tensor, self.layer[-1](rows_BQH, hidden, scope)[0])
 
 
 class RealmPooler(nn.Module):
@@ -188,6 +268,33 @@ class RealmPooler(nn.Module):
     def forward(self, cls_BH: Tensor) -> Tensor:
         """Pooled state [B, H], in (-1, 1)."""
         return torch.tanh(self.dense(cls_BH))
+
+
+def attention_scope(
+    config: RealmConfig,
+    hidden_BLH: Tensor,
+    attention_mask: Tensor | None,
+    head_mask: Tensor | None = None,
+    output_attentions: bool = False,
+) -> AttentionScope:
+    """The scope of padded states: every row attends to the tokens of its sequence that the mask admits.
+
+    Args:
+        config: names the attention implementation, and counts layers and heads.
+        hidden_BLH: the states.
+        attention_mask: [B, L] or [B, L, L], nonzero where attended to; everything by default.
+        head_mask: [A] or [layers, A] factors, 0 for heads that are switched off.
+        output_attentions: whether weights are wanted.
+    """
+    mask: Any
+    if config._attn_implementation in OWN_ATTENTION or output_attentions or head_mask is not None:
+        mask = additive_mask(attention_mask, hidden_BLH.dtype)
+    else:
+        mask = create_bidirectional_mask(config=config, inputs_embeds=hidden_BLH, attention_mask=attention_mask)
+    head_masks = None
+    if head_mask is not None:
+        head_masks = head_mask.to(hidden_BLH.dtype).expand(config.num_hidden_layers, -1)[:, None, :, None, None]
+    return AttentionScope(mask=mask, head_masks=head_masks, output_attentions=output_attentions)
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

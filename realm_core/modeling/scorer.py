@@ -64,7 +64,10 @@ class RealmScorer(RealmPreTrainedModel):
         candidate_attention_mask: Tensor | None = None,
         candidate_token_type_ids: Tensor | None = None,
         candidate_inputs_embeds: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> RealmScorerOutput | tuple[Tensor, Tensor, Tensor]:
         """Scores the candidates of each query.
@@ -73,25 +76,35 @@ class RealmScorer(RealmPreTrainedModel):
             input_ids: queries [B, L].
             attention_mask: [B, L].
             token_type_ids: [B, L].
-            position_ids: [B, L].
+            position_ids: of queries and candidates alike, [1, L]; 0, 1, 2 … by default.
             candidate_input_ids: [B, N, L], or flattened [B * N, L]; N follows from the shapes.
             candidate_attention_mask: shaped like `candidate_input_ids`.
             candidate_token_type_ids: shaped like `candidate_input_ids`.
             candidate_inputs_embeds: [B * N, L, H] in place of `candidate_input_ids`.
+            head_mask: [A] or [layers, A], 0 for attention heads that are switched off.
             inputs_embeds: [B, L, H] in place of `input_ids`.
+            output_attentions: accepted as in 4.40.2, where no output holds them either.
+            output_hidden_states: likewise.
             return_dict: False for a tuple.
         """
+        del output_attentions, output_hidden_states
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError("pass either input_ids or inputs_embeds")
+        if candidate_input_ids is None and candidate_inputs_embeds is None:
+            raise ValueError("pass either candidate_input_ids or candidate_inputs_embeds")
         query_BD = self.query_embedder(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=False
-        )[0]
-        candidates = self.embedder(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, return_dict=True
+        ).projected_score
+        candidate_RD = self.embedder(
             flatten_candidates(candidate_input_ids),
             flatten_candidates(candidate_attention_mask),
             flatten_candidates(candidate_token_type_ids),
-            inputs_embeds=candidate_inputs_embeds,
-            return_dict=False,
-        )[0]
-        candidate_BND = candidates.view(query_BD.shape[0], -1, query_BD.shape[1])
+            position_ids,
+            head_mask,
+            candidate_inputs_embeds,
+            return_dict=True,
+        ).projected_score
+        candidate_BND = candidate_RD.view(query_BD.shape[0], -1, query_BD.shape[1])
         relevance_BN = torch.einsum("bd,bnd->bn", query_BD, candidate_BND)
         if not (self.config.return_dict if return_dict is None else return_dict):
             return relevance_BN, query_BD, candidate_BND

@@ -107,7 +107,7 @@ def test_products_of_a_reduced_precision_only_propose():
 def test_block_by_block_the_same_rows_are_proposed(embeddings, queries, monkeypatch):
     monkeypatch.setitem(exact._NUM_SCORES, "cpu", 1)
     rows, query = torch.from_numpy(embeddings.copy()), torch.from_numpy(queries[:3].copy())
-    relevances_BN, rows_BN = exact._top_rows(rows, query, 9)
+    relevances_BN, rows_BN = exact.top_rows(rows, query, 9)
     expected = (query @ rows.T).topk(9, dim=1)
     torch.testing.assert_close(relevances_BN, expected.values)
     assert rows_BN.tolist() == expected.indices.tolist()

@@ -61,7 +61,7 @@ def test_the_logits_of_l_tokens_are_never_made():
     )
     places = torch.ones(2, 2, dtype=torch.long)
     model.masked_token_log_probs(*joint_inputs(), places, places)
-    assert shapes == [(6, 2, 40)]
+    assert shapes == [(12, 40)]
 
 
 def test_the_marginal_loss_is_the_one_computed_by_hand():
