@@ -33,6 +33,7 @@ COMMANDS = {
     for command in (
         Command("demo", "demo", "the whole loop on a real Wikipedia excerpt, in a few minutes"),
         Command("ingest", "ingest", "a dump in, block records out"),
+        Command("convert", "convert", "a published REALM model in: weights, block records, embeddings"),
         Command("warmup", "warmup", "train the embedder on the inverse cloze task"),
         Command("embed", "embed", "embed all blocks with Ray actors"),
         Command("index", "index", "build, check and publish a snapshot of index shards"),

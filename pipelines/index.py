@@ -18,7 +18,7 @@ from realm_core.engines.precision import PrecisionChoice, resolve_precision
 from realm_core.errors import ArtifactMissingError
 from realm_core.index.specs import IndexKind, IndexSpec
 from realm_core.storage.block_store import BlockRecords, load_corpus
-from realm_core.storage.embedding_store import embedding_digest, embeddings_are_whole
+from realm_core.storage.embedding_store import embedding_digest, embedding_path, embeddings_are_whole
 from realm_core.storage.encoder_pointer import EncoderVersion, current_encoder
 from realm_core.storage.encoder_store import get_encoder
 from realm_core.storage.files import Store
@@ -26,7 +26,6 @@ from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import publish
 
 if TYPE_CHECKING:
-    from realm_core.engines.precision import Precision
     from realm_core.storage.block_store import CorpusManifest
 
 
@@ -43,7 +42,8 @@ class IndexConfig:
     min_recall_at_10: float = 0.9
     """Least share of the exact top 10 that the index must find, or the snapshot is not published."""
     precision: PrecisionChoice = "auto"
-    """Which embeddings to index: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
+    """Which embeddings to index: fp32, bf16, or auto: those that a published model brought along, else bf16 on GPUs and
+    on CPUs with bf16 units."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
@@ -87,7 +87,7 @@ def run_index(config: IndexConfig) -> IndexReport:
     corpus = load_corpus(store)
     with writer_lock(store, "realm index"):
         encoder = current_encoder(store)
-        encoded = _require_embeddings(store, corpus, encoder, _precision(config))
+        encoded = _require_embeddings(store, corpus, encoder, _precision(config, store, corpus, encoder))
         with ray_session(config.address), Display() as display:
             bar = display.task("index", total=config.num_shards, unit="shards")
             result = index_corpus(
@@ -103,22 +103,27 @@ def run_index(config: IndexConfig) -> IndexReport:
     return _report(result)
 
 
-def _precision(config: IndexConfig) -> Precision:
+def _precision(config: IndexConfig, store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> str:
+    """Unless others are asked for: the published embeddings, if the encoder came with some, and of this corpus."""
+    published = encoder.published_precision
+    if config.precision == "auto" and published is not None:
+        digests = (embedding_digest(part.digest, encoder.digest, published) for part in corpus.parts)
+        if any(store.exists(embedding_path(digest)) for digest in digests):
+            return published
     return resolve_precision(config.precision, on_gpu=torch.cuda.is_available())
 
 
-def _require_embeddings(
-    store: Store, corpus: CorpusManifest, encoder: EncoderVersion, precision: Precision
-) -> EncodedCorpus:
+def _require_embeddings(store: Store, corpus: CorpusManifest, encoder: EncoderVersion, precision: str) -> EncodedCorpus:
     digests = tuple(embedding_digest(part.digest, encoder.digest, precision) for part in corpus.parts)
     pairs = zip(digests, corpus.parts, strict=True)
     missing = [part for digest, part in pairs if not embeddings_are_whole(store, digest, part)]
     if missing:
+        command = "realm convert" if precision == encoder.published_precision else "realm embed"
         raise ArtifactMissingError(
             where=f"store {store.url}, encoder {encoder.digest[:12]}",
             found=f"{len(missing)} of {len(corpus.parts)} parts without whole {precision} embeddings",
             expected="embeddings of every part",
-            action="Run `realm embed` on this store; it makes only what is missing.",
+            action=f"Run `{command}` on this store; it makes only what is missing.",
         )
     return EncodedCorpus(
         corpus=corpus,

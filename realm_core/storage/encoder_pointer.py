@@ -22,6 +22,9 @@ class EncoderVersion:
     """Step of pre-training; 0 before it."""
     saved_at_seconds: float
     """Seconds since the epoch: what staleness in seconds counts from."""
+    published_precision: str | None = None
+    """The encoder came with block embeddings that its publisher had computed, by another embedder than this one; in
+    the store they bear this name in place of a precision, so that they are never taken for computed ones."""
 
 
 def set_current_encoder(store: Store, version: EncoderVersion) -> None:
@@ -29,9 +32,14 @@ def set_current_encoder(store: Store, version: EncoderVersion) -> None:
     store.write_json(POINTER_PATH, asdict(version))
 
 
+def has_current_encoder(store: Store) -> bool:
+    """True when the store has an encoder."""
+    return store.exists(POINTER_PATH)
+
+
 def current_encoder(store: Store) -> EncoderVersion:
     """The store's newest encoder. Raises `EncoderError` when it has none."""
-    if not store.exists(POINTER_PATH):
+    if not has_current_encoder(store):
         raise EncoderError(
             where=f"store {store.url}",
             found="no encoder",

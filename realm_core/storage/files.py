@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -127,7 +128,7 @@ class Store:
             source = folder / name
 
             def copy(target: Path, source: Path = source) -> None:
-                target.write_bytes(source.read_bytes())
+                shutil.copyfile(source, target)
 
             self.write_file(f"{path}/{name}", copy)
 

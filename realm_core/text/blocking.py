@@ -33,10 +33,7 @@ class BlockBuilder:
         self, *, tokenizer: tokenizers.Tokenizer, max_block_tokens: int = 288, tagger: SalientSpanTagger
     ) -> None:
         """Takes a copy of `tokenizer` without truncation and padding, which would cut sentences unseen."""
-        _check(tokenizer, max_block_tokens)
-        self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = plain_tokenizer(tokenizer, max_block_tokens)
         self._max_content_tokens = max_block_tokens - NUM_MARKER_TOKENS
         self._tagger = tagger
 
@@ -84,6 +81,19 @@ def _block(document: Document, title_ids: list[int], sentences: list[TokenizedSe
         sentence_starts=tuple(starts),
         salient_spans=tuple(spans),
     )
+
+
+def plain_tokenizer(tokenizer: tokenizers.Tokenizer, max_block_tokens: int) -> tokenizers.Tokenizer:
+    """A copy without truncation and padding.
+
+    Raises:
+        UsageError: blocks too short to hold anything, or a vocabulary whose ids do not fit into 16 bits.
+    """
+    _check(tokenizer, max_block_tokens)
+    plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
 
 
 def _check(tokenizer: tokenizers.Tokenizer, max_block_tokens: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from support.tiny_encoders import realm_config, write_bert
 from transformers import BertForMaskedLM, BertModel
 
-from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder, marginal_loss
+from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder, labelled_positions, marginal_loss
 
 
 def joint_inputs():
@@ -114,3 +114,60 @@ def test_from_bert_without_a_head_draws_it_from_the_seed(tmp_path):
     name = "cls.predictions.transform.dense.weight"
     assert torch.equal(first.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def labelled():
+    labels = torch.full((2, 9), -100)
+    labels[0, 2:5], labels[1, 4] = torch.tensor([11, 0, 5]), 12
+    return labels
+
+
+def without_dropout():
+    torch.manual_seed(2)
+    return RealmKnowledgeAugEncoder(realm_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
+
+
+@pytest.mark.parametrize("mlm_mask", [None, (labelled() >= 0).long(), torch.ones(2, 9), torch.zeros(2, 9)])
+def test_the_loss_of_labelled_positions_is_that_of_all_logits(mlm_mask):
+    model, relevance = without_dropout(), torch.randn(2, 3)
+    arguments = {"relevance_score": relevance, "labels": labelled(), "mlm_mask": mlm_mask}
+    lean = model(*joint_inputs(), **arguments)
+    full = model(*joint_inputs(), **arguments, output_logits=True)
+    assert lean.logits is None
+    assert full.logits.shape == (6, 9, 40)
+    torch.testing.assert_close(lean.loss, full.loss, rtol=1e-5, atol=1e-6)
+    assert len(model(*joint_inputs(), **arguments, return_dict=False)) == 1
+
+
+def test_the_training_loss_never_makes_logits_of_l_tokens_even_if_all_are_labelled(monkeypatch):
+    from realm_core.modeling import knowledge_aug_encoder
+
+    monkeypatch.setattr(knowledge_aug_encoder, "ROWS_OF_LOGITS", 8)
+    model, shapes = without_dropout(), []
+    labels = torch.randint(0, 40, (2, 9))
+    arguments = {"relevance_score": torch.randn(2, 3), "labels": labels}
+    expected = model(*joint_inputs(), **arguments, output_logits=True).loss
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.cls.predictions.decoder.register_forward_hook(lambda module, inputs, output: shapes.append(len(output)))
+    loss = model(*joint_inputs(), **arguments).loss
+    loss.backward()
+    assert max(shapes) == 8
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_no_logits_without_labels_is_refused():
+    with pytest.raises(ValueError, match="output_logits=False needs labels"):
+        without_dropout()(*joint_inputs(), output_logits=False)
+
+
+def test_rows_with_fewer_labels_are_filled_up_with_weightless_positions():
+    positions, targets, weights = labelled_positions(labelled(), torch.ones(2, 9))
+    assert positions.tolist() == [[2, 3, 4], [4, 0, 0]]
+    assert targets.tolist() == [[11, 0, 5], [12, 0, 0]]
+    assert weights.tolist() == [[1, 1, 1], [1, 0, 0]]
+    positions, _, weights = labelled_positions(torch.full((1, 9), -100), torch.ones(1, 9))
+    assert (positions.tolist(), weights.tolist()) == ([[0]], [[0]])

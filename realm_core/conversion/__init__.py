@@ -1,0 +1,1 @@
+"""Published REALM models, brought into the store."""
