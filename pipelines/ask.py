@@ -1,20 +1,22 @@
-"""`realm ask`: the evidence for questions, in full."""
+"""`realm ask`: answers where the store has a reader, and the evidence for questions, in full."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
 
+from pipelines.display import say
 from pipelines.search import check_query, open_search
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
 from realm_core.storage.files import Store
+from realm_core.storage.reader_store import current_reader, has_current_reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskConfig:
-    """Print the evidence blocks for one or more questions, with titles and relevances."""
+    """Answer one or more questions: the reader's answer if the store has a reader, and the evidence blocks."""
 
     questions: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Questions in plain words."""
@@ -33,7 +35,7 @@ class AskConfig:
 
 
 def run_ask(config: AskConfig) -> EvidenceResult:
-    """Evidence of all questions, from one snapshot.
+    """Evidence of all questions, from one snapshot, and answers if the store has a reader for its encoder.
 
     Raises:
         StoreError: nothing is published in the store.
@@ -41,4 +43,12 @@ def run_ask(config: AskConfig) -> EvidenceResult:
     """
     store = Store(config.store)
     with open_search(store, config.snapshot, config.address) as search:
-        return EvidenceRetriever(store, search).retrieve(config.questions, config.num_evidence)
+        found = EvidenceRetriever(store, search).retrieve(config.questions, config.num_evidence)
+        if not has_current_reader(store):
+            return found
+        if current_reader(store).encoder_digest != search.live_snapshot().encoder_digest:
+            say(f"ask: evidence only: the store's reader belongs to another encoder than snapshot {found.snapshot_id}")
+            return found
+        from realm_core.retrieval.question_answering import QuestionAnswerer
+
+        return replace(found, answers=tuple(QuestionAnswerer(store, search).answer(config.questions)))

@@ -23,7 +23,7 @@ from realm_core.conversion.published_model import (
 )
 from realm_core.corpora.block_records_npy import num_block_records, read_block_records
 from realm_core.errors import EncoderError, SourceError
-from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_tokenizer, tokenizer_digest
+from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_open_qa, load_tokenizer, tokenizer_digest
 from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import ROWS_PER_PART, CorpusManifest, load_corpus, save_corpus
 from realm_core.storage.encoder_pointer import (
@@ -186,6 +186,7 @@ def _convert_encoder(store: Store, model: PublishedModel) -> _Stored | None:
 def _convert_reader(store: Store, model: PublishedModel) -> _Stored | None:
     if not model.has_reader:
         return None
+    load_open_qa(model.directory)  # refuses incomplete weights before they are stored
     digest, is_new = put_reader(store, model.directory, model.reader_tensors())
     return _Stored(digest, not is_new)
 

@@ -29,8 +29,11 @@ def print_hits(text: str, result: EvidenceResult) -> None:
 def print_evidence(questions: Sequence[str], result: EvidenceResult, *, max_characters: int | None = None) -> None:
     """Each question with its evidence blocks, in full or shortened."""
     out = console()
-    for question, blocks in zip(questions, result.queries, strict=True):
+    for number, (question, blocks) in enumerate(zip(questions, result.queries, strict=True)):
         out.print(f"\n[bold]{escape(question)}[/bold]")
+        if result.answers:
+            answer = result.answers[number]
+            out.print(f"\n   answer: [bold]{escape(answer.text)}[/bold]   block {answer.block_id}")
         for rank, block in enumerate(blocks, start=1):
             out.print(f"\n{rank}. {_facts(block)}")
             body = block.body if max_characters is None else _shorten(block.body, max_characters)

@@ -28,7 +28,7 @@ from realm_core.retrieval.evidence import EvidenceRetriever
 from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
-from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
+from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX, EncoderVersion, set_current_encoder
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
@@ -279,7 +279,10 @@ def _finish(
     status = service.status()
     live = status.snapshot
     encoder = EncoderVersion(
-        digest=live.encoder_digest, step=live.encoder_step, saved_at_seconds=live.encoder_saved_at_seconds
+        digest=live.encoder_digest,
+        step=live.encoder_step,
+        saved_at_seconds=live.encoder_saved_at_seconds,
+        published_precision=live.precision if live.precision.startswith(PUBLISHED_PREFIX) else None,
     )
     set_current_encoder(store, encoder)
     totals = watcher.totals()

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from realm_core.errors import EncoderError
 from realm_core.modeling.configuration import RealmConfig
+from realm_core.modeling.open_qa import BLOCK_EMBEDDINGS
 from realm_core.modeling.weights import read_config, read_tensor, read_tensors, resolve_directory, tensor_names
+from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX
 
 BLOCK_RECORDS = "block_records.npy"
-BLOCK_EMBEDDINGS = "block_emb"
 ROWS_PER_CHECK = 65_536
 MAX_MAPPED_BYTES = 1 << 28
 """So much of the block embeddings is read before their file is mapped anew: pages that were read count as memory."""
@@ -180,7 +181,7 @@ class BlockEmbeddings:
 
 def published_precision(block_embeddings_sha256: str) -> str:
     """What stands in place of a precision in the names of published embeddings."""
-    return f"published-{block_embeddings_sha256[:12]}"
+    return PUBLISHED_PREFIX + block_embeddings_sha256[:12]
 
 
 def parts_of_records(batches: Iterator[list[bytes]], rows_per_part: int) -> Iterator[list[bytes]]:

@@ -16,11 +16,20 @@ from realm_core.modeling.bert import check_is_bert
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.digests import encoder_digest, tokenizer_digest
 from realm_core.modeling.embedder import RealmEmbedder
+from realm_core.modeling.open_qa import BLOCK_EMBEDDINGS, RealmForOpenQA
 from realm_core.modeling.strict_loading import build
 from realm_core.modeling.tokenization import RealmTokenizer, read_vocabulary
 from realm_core.modeling.weights import read_config, read_tensors, resolve_directory
 
-__all__ = ["LoadedEncoder", "encoder_digest", "load_encoder", "load_tokenizer", "save_encoder", "tokenizer_digest"]
+__all__ = [
+    "LoadedEncoder",
+    "encoder_digest",
+    "load_encoder",
+    "load_open_qa",
+    "load_tokenizer",
+    "save_encoder",
+    "tokenizer_digest",
+]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TOKENIZER_FLAGS = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
@@ -80,6 +89,16 @@ def load_encoder(path_or_id: str | Path, *, seed: int = 0) -> LoadedEncoder:
     return LoadedEncoder(embedder=embedder, tokenizer=tokenizer)
 
 
+def load_open_qa(directory: Path) -> RealmForOpenQA:
+    """The weights of a RealmForOpenQA, in evaluation mode, fp32, on the CPU, with nothing to search and no retriever.
+
+    Raises:
+        EncoderError: weights or configuration missing, damaged, incomplete, or of another architecture.
+    """
+    tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items() if name != BLOCK_EMBEDDINGS}
+    return build(RealmForOpenQA, _config(directory, read_config(directory)), tensors, str(directory))
+
+
 def save_encoder(embedder: RealmEmbedder, tokenizer: Tokenizer, directory: Path) -> None:
     """Writes config.json, model.safetensors, tokenizer.json and vocab.txt, which `load_encoder` reads back exactly."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -120,8 +139,6 @@ def _load_embedder(directory: Path, fields: dict[str, Any]) -> RealmEmbedder:
     if any(name.startswith("embedder.") for name in tensors):  # RealmScorer, RealmForOpenQA
         tensors = {n.removeprefix("embedder."): t for n, t in tensors.items() if n.startswith("embedder.")}
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    if "cls.predictions.bias" in tensors:
-        tensors.setdefault(_TIED_BIAS, tensors["cls.predictions.bias"])
     return build(RealmEmbedder, _config(directory, fields), tensors, str(directory))
 
 

@@ -8,6 +8,7 @@ Shapes: B sequences, L tokens, Q query rows, H hidden.
 
 from __future__ import annotations
 
+import pickle
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from realm_core.errors import EncoderError
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.heads import RealmLMPredictionHead
 from realm_core.modeling.layers import (
@@ -27,6 +29,7 @@ from realm_core.modeling.layers import (
     gather_rows,
 )
 from realm_core.modeling.packed_rows import PackedRows
+from realm_core.modeling.weights import refused_pickle
 
 
 class RealmPreTrainedModel(PreTrainedModel):
@@ -61,8 +64,23 @@ class RealmPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a model, or a pair with loading info
-        """As in transformers, with the unused parameters frozen again (loading makes new ones)."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        """As in transformers, with the unused parameters frozen again (loading makes new ones).
+
+        Raises:
+            EncoderError: a `pytorch_model.bin` that asks for more than tensors, by name; or `weights_only=False`.
+        """
+        where = str(kwargs.get("pretrained_model_name_or_path", args[0] if args else None))
+        if kwargs.get("weights_only") is False:
+            raise EncoderError(
+                where=where,
+                found="weights_only=False",
+                expected="True, the default: nothing that could run code is unpickled here",
+                action="Leave it out; save weights that cannot be loaded so with safetensors.",
+            )
+        try:
+            loaded = super().from_pretrained(*args, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise refused_pickle(where, error) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_unused_parameters()
         return loaded

@@ -21,12 +21,15 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 def build(kind: type[Model], config: RealmConfig, tensors: Mapping[str, Tensor], where: str) -> Model:
     """A model of this kind in fp32 and evaluation mode whose every tensor comes from `tensors`; none is invented.
 
+    Of tied tensors one is enough.
+
     Raises:
         EncoderError: a tensor is missing or of another shape, or the checkpoint has more layers than its configuration.
     """
     with no_init_weights():
         model = kind(config)
     model.tie_weights()
+    tensors = _with_tied(model, tensors)
     problems = _problems(model, config, tensors)
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
@@ -39,6 +42,16 @@ def build(kind: type[Model], config: RealmConfig, tensors: Mapping[str, Tensor],
     model.load_state_dict({name: tensors[name] for name in model.state_dict()})
     model.eval()
     return model
+
+
+def _with_tied(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under all their names."""
+    named = dict(tensors)
+    for one, other in model.all_tied_weights_keys.items():
+        for known, missing in ((one, other), (other, one)):
+            if known in named:
+                named.setdefault(missing, named[known])
+    return named
 
 
 def _problems(model: PreTrainedModel, config: RealmConfig, tensors: Mapping[str, Tensor]) -> list[str]:

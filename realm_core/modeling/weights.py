@@ -182,7 +182,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # the file decides what the unpickler stumbles over
-        raise _refused(file, error) or _unreadable(file, error) from error
+        raise refused_pickle(file, error) from error
     if not isinstance(content, dict):
         raise _no_tensors(file, f"a {type(content).__name__}")
     for name, value in content.items():
@@ -205,29 +205,30 @@ def _no_tensors(file: Path, found: str) -> EncoderError:
     return _broken(file, found, "dense tensors by name, and nothing else", "Save the model's state_dict alone.")
 
 
-def _refused(file: Path, error: Exception) -> EncoderError | None:
-    """The error for a pickle that names a function or class, or None where the pickle is at fault otherwise."""
+def refused_pickle(where: Path | str, error: Exception) -> EncoderError:
+    """The error for a file that the restricted unpickler refused: names what it asks for, or what is wrong with it."""
     asked_for = _ASKED_FOR.search(str(error))
     if not isinstance(error, pickle.UnpicklingError) or asked_for is None:
-        return None
+        return _unreadable(where, error)
     return _broken(
-        file,
+        where,
         f"it asks for the function or class {asked_for[1]}",
         "dense tensors by name, and nothing else",
         "No code was run. Do not load this file otherwise; take the weights from a source that you trust.",
     )
 
 
-def _unreadable(file: Path, error: Exception) -> EncoderError:
+def _unreadable(where: Path | str, error: Exception) -> EncoderError:
     reason = _UNPICKLER_REASON.search(str(error))
     first_line = (reason[1] if reason else str(error)).splitlines()[:1]
+    size = f"{Path(where).stat().st_size} bytes" if Path(where).is_file() else "a file"
     return _broken(
-        file,
-        f"{file.stat().st_size} bytes that cannot be read as weights ({''.join(first_line) or type(error).__name__})",
+        where,
+        f"{size} that cannot be read as weights ({''.join(first_line) or type(error).__name__})",
         "a whole checkpoint file",
         "Copy or download it again; it may be truncated.",
     )
 
 
-def _broken(where: Path, found: str, expected: str, action: str) -> EncoderError:
+def _broken(where: Path | str, found: str, expected: str, action: str) -> EncoderError:
     return EncoderError(where=str(where), found=found, expected=expected, action=action)

@@ -26,18 +26,29 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """A span of evidence that answers a question, in the word pieces of the reader's vocabulary."""
+
+    text: str
+    block_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceResult:
     """Evidence of B queries, best first, and the snapshot all of it comes from."""
 
     queries: tuple[tuple[Evidence, ...], ...]
     snapshot_id: str
     encoder_step: int
+    answers: tuple[Answer, ...] = ()
+    """One per query where a reader was asked; each says in which block it stands."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EvidenceResult:
         """The result of `dataclasses.asdict`."""
         queries = tuple(tuple(Evidence(**block) for block in blocks) for blocks in value["queries"])
-        return cls(queries, value["snapshot_id"], value["encoder_step"])
+        answers = tuple(Answer(**answer) for answer in value.get("answers", ()))
+        return cls(queries, value["snapshot_id"], value["encoder_step"], answers)
 
 
 class EvidenceRetriever:

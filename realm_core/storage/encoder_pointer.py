@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from realm_core.storage.files import Store
 
 POINTER_PATH = "encoders/CURRENT"
+PUBLISHED_PREFIX = "published-"
+"""Begins what stands in place of a precision in the names of published embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

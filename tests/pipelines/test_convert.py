@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,12 +22,15 @@ from support.published import (
     write_records,
 )
 
+from pipelines.ask import AskConfig, run_ask
 from pipelines.cli import main
 from pipelines.convert import ConvertConfig, run_convert
 from pipelines.index import IndexConfig, run_index
 from pipelines.search import SearchConfig, run_search
 from realm_core.errors import EncoderError, SourceError, StoreError
 from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_tokenizer, tokenizer_digest
+from realm_core.modeling.open_qa import RealmForOpenQA
+from realm_core.modeling.retriever import RealmRetriever
 from realm_core.modeling.weights import read_tensors
 from realm_core.records import block_uid
 from realm_core.storage.block_store import BlockRecords, load_corpus, part_path, read_part
@@ -34,7 +38,12 @@ from realm_core.storage.digests import digest_of_uids
 from realm_core.storage.embedding_store import embedding_digest, embedding_path, read_embeddings
 from realm_core.storage.encoder_pointer import EncoderVersion, current_encoder, set_current_encoder
 from realm_core.storage.files import Store
-from realm_core.storage.reader_store import current_reader, has_current_reader, reader_folder
+from realm_core.storage.reader_store import (
+    current_reader,
+    has_current_reader,
+    reader_folder,
+    set_current_reader,
+)
 from realm_core.storage.snapshots import load_snapshot
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e]
@@ -137,10 +146,49 @@ def test_convert_index_search_ask_without_embedding(converted, capsys):
     result = run_search(SearchConfig(text="Who built the bridge of Redcliff?", store=store.url))
     assert all(block.body == RECORDS[block.block_id] for block in result.queries[0])
     main(["ask", "Who built the tower of Norwick?", "--store", store.url])
-    assert capsys.readouterr().out.count("relevance") == 3
+    printed = capsys.readouterr().out
+    assert printed.count("relevance") == 3
+    assert printed.count("answer: ") == 1
     for precision in ("fp32", "bf16"):
         with pytest.raises(StoreError, match=f"without whole {precision} embeddings"):
             run_index(IndexConfig(store=store.url, precision=precision))
+
+
+def test_answers_from_the_store_are_those_of_the_published_model(converted, model):
+    store, _ = converted
+    snapshot_id = run_index(IndexConfig(store=store.url)).snapshot_id
+    questions = ("Who built the tower of Norwick?", "When was it built?", "by Ada Fenn")
+    found = run_ask(AskConfig(questions=questions, store=store.url, num_evidence=5))
+    assert found.snapshot_id == snapshot_id
+    published = RealmForOpenQA.from_pretrained(model, retriever=RealmRetriever.from_pretrained(model)).eval()
+    tokenizer = published.retriever.tokenizer
+    for question, answer, evidence in zip(questions, found.answers, found.queries, strict=True):
+        output = published(**tokenizer([question], return_tensors="pt"))
+        assert answer.text == tokenizer.decode(output.predicted_answer_ids)
+        assert answer.block_id == evidence[output.reader_output.block_idx].block_id
+
+
+def test_a_reader_of_another_encoder_is_not_asked(converted, capsys):
+    store, _ = converted
+    snapshot_id = run_index(IndexConfig(store=store.url)).snapshot_id
+    reader = current_reader(store)
+    set_current_reader(store, replace(reader, encoder_digest="0" * 64))
+    try:
+        found = run_ask(AskConfig(questions=("Who?",), store=store.url))
+    finally:
+        set_current_reader(store, reader)
+    assert found.answers == ()
+    assert f"belongs to another encoder than snapshot {snapshot_id}" in capsys.readouterr().err
+
+
+def test_an_incomplete_reader_is_refused_before_it_is_stored(tmp_path, model):
+    tensors = read_tensors(model)
+    del tensors["reader.qa_outputs.dense_output.weight"]
+    broken = write_model(tmp_path / "broken", {n: t.clone() for n, t in tensors.items()}, "RealmForOpenQA")
+    records = str(model / BLOCK_RECORDS)
+    with pytest.raises(EncoderError, match=r"no tensor reader\.qa_outputs\.dense_output\.weight"):
+        run_convert(config(tmp_path / "store", broken, block_records=records))
+    assert not has_current_reader(Store(str(tmp_path / "store")))
 
 
 def test_computed_embeddings_of_the_same_encoder_are_others(converted, capsys):

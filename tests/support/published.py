@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.embedder import RealmEmbedder
+from realm_core.modeling.reader import RealmReader
 
 DIMENSION = 16
 POSITIONS = 96
@@ -52,6 +53,7 @@ def realm_config():
     return RealmConfig(
         vocab_size=len(vocabulary()), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=POSITIONS, retriever_proj_size=DIMENSION, initializer_range=0.2,
+        reader_seq_len=POSITIONS, span_hidden_size=8,
     )  # fmt: skip
 
 
@@ -76,11 +78,9 @@ def write_model(directory, tensors, architecture):
 
 def write_open_qa(directory, records, *, seed=0, block_emb=None):
     """A RealmForOpenQA with one random embedding per record; its decoder shares the memory of its word embedding."""
+    torch.manual_seed(seed)
+    reader = {f"reader.{name}": tensor.clone() for name, tensor in RealmReader(realm_config()).state_dict().items()}
     embedder = {f"embedder.{name}": tensor for name, tensor in embedder_tensors(seed).items()}
-    reader = {
-        "reader.realm.embeddings.word_embeddings.weight": torch.randn(len(vocabulary()), 32),
-        "reader.qa_outputs.dense_output.weight": torch.randn(1, 8),
-    }
     embedder["embedder.cls.predictions.decoder.weight"] = embedder["embedder.realm.embeddings.word_embeddings.weight"]
     if block_emb is None:
         block_emb = torch.randn(len(records), DIMENSION, generator=torch.Generator().manual_seed(seed))

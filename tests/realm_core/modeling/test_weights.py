@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 from support.tiny_encoders import write_bert
 
 from realm_core.errors import EncoderError
+from realm_core.modeling.configuration import RealmConfig
+from realm_core.modeling.embedder import RealmEmbedder
+from realm_core.modeling.open_qa import RealmForOpenQA
 from realm_core.modeling.weights import read_config, read_tensor, read_tensors, resolve_directory, tensor_names
 
 
@@ -240,3 +243,16 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_check(offline_hub):
     with pytest.raises(EncoderError, match="neither a local directory nor a hub model") as caught:
         resolve_directory("someone/absent")
     assert "spelling and the network" in caught.value.action
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_from_pretrained_runs_no_code_either(directory, is_zip):
+    RealmConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1).save_pretrained(directory)
+    marker = directory / "was-run"
+    write_bin(directory, {"realm.embeddings.LayerNorm.bias": Harmful(os.system, f"touch {marker}")}, is_zip)
+    for kind in (RealmEmbedder, RealmForOpenQA):
+        with pytest.raises(EncoderError, match=r"it asks for the function or class posix\.system"):
+            kind.from_pretrained(directory)
+        with pytest.raises(EncoderError, match="weights_only=False"):
+            kind.from_pretrained(directory, weights_only=False)
+    assert not marker.exists()
