@@ -28,7 +28,7 @@ from realm_core.modeling.layers import (
     attention_scope,
     gather_rows,
 )
-from realm_core.modeling.packed_rows import PackedRows
+from realm_core.modeling.packed_rows import TOKENS_AT_A_TIME, PackedRows
 from realm_core.modeling.weights import refused_pickle
 
 
@@ -177,8 +177,15 @@ class RealmBertModel(RealmPreTrainedModel):
                 but for rounding, which then depends on the batch: leave it None where bits must not.
         """
         if packed is not None and head_mask is None:
-            hidden_TH = self._embed_packed(packed, input_ids, token_type_ids, position_ids, inputs_embeds)
-            return self.encoder.states_at(hidden_TH, AttentionScope(packed=packed), positions_BQ)
+            inputs = (input_ids, token_type_ids, position_ids, inputs_embeds)
+            return torch.cat(
+                [
+                    self.encoder.states_at(
+                        self._embed_packed(group, *inputs), AttentionScope(packed=group), positions_BQ[group.rows]
+                    )
+                    for group in _groups(packed)
+                ]
+            )
         hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
         scope = attention_scope(self.config, hidden_BLH, attention_mask, head_mask)
         if self.config._attn_implementation in OWN_ATTENTION:
@@ -194,8 +201,12 @@ class RealmBertModel(RealmPreTrainedModel):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Last states [B, L, H] of all tokens, without computing those of padding, which are 0."""
-        hidden_TH = self._embed_packed(packed, input_ids, token_type_ids, position_ids, inputs_embeds)
-        return packed.unpack(self.encoder(hidden_TH, AttentionScope(packed=packed)).last_hidden_state)
+        inputs = (input_ids, token_type_ids, position_ids, inputs_embeds)
+        states = [
+            self.encoder(self._embed_packed(group, *inputs), AttentionScope(packed=group)).last_hidden_state
+            for group in _groups(packed)
+        ]
+        return packed.unpack(torch.cat(states))
 
     def _embed_packed(
         self,
@@ -205,11 +216,13 @@ class RealmBertModel(RealmPreTrainedModel):
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
+        num_rows = len(input_ids if input_ids is not None else cast(Tensor, inputs_embeds))
         ids_T, types_T, embeds_TH = (
             None if values is None else packed.pack(values) for values in (input_ids, token_type_ids, inputs_embeds)
         )
-        if position_ids is None:
-            positions_T = packed.columns_T
-        else:
-            positions_T = packed.pack(position_ids.expand(len(packed.lengths), -1))
+        positions_T = packed.columns_T if position_ids is None else packed.pack(position_ids.expand(num_rows, -1))
         return cast(Tensor, self.embeddings(ids_T, types_T, positions_T, embeds_TH))
+
+
+def _groups(packed: PackedRows) -> list[PackedRows]:
+    return [packed] if torch.is_grad_enabled() else packed.groups(TOKENS_AT_A_TIME)

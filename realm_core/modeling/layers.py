@@ -219,7 +219,7 @@ class RealmLayer(GradientCheckpointingLayer):
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.output(self.intermediate(attended), attended), weights
         wide = self.intermediate.dense(attended)
-        projected = checkpoint(self._activate_and_project, wide, use_reentrant=False, preserve_rng_state=False)
+        projected = checkpoint(self._activate_and_project, wide, use_reentrant=False)
         return self.output.finish(projected, attended), weights
 
     def _activate_and_project(self, wide: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TOKENS_AT_A_TIME = 2048
+"""Packed tokens that go through all layers together where no gradient is wanted: 25 MB in BERT-base's widest layer.
+Wider values are slower for each token, since a CPU's memory allocator gets them from the operating system anew."""
 LEAST_PADDING = 0.05
 """Share of padding from which packing pays for its gathers."""
 
@@ -24,6 +27,8 @@ class PackedRows:
     """L."""
     places_T: Tensor
     """Of each packed token: row * L + column."""
+    first_row: int = 0
+    """Row of the first sequence, in a group of more."""
 
     @classmethod
     def of(cls, is_token_BL: Tensor) -> PackedRows:
@@ -40,6 +45,25 @@ class PackedRows:
         """The column of each packed token: its position, unless the caller gives others."""
         return self.places_T % self.num_columns
 
+    @property
+    def rows(self) -> slice:
+        """The rows of the padded form that the sequences are."""
+        return slice(self.first_row, self.first_row + len(self.lengths))
+
+    def groups(self, max_tokens: int) -> list[PackedRows]:
+        """Groups of consecutive sequences with at most so many tokens, or of one that has more."""
+        groups: list[PackedRows] = []
+        first, start = 0, 0
+        while first < len(self.lengths):
+            last, stop = first + 1, start + self.lengths[first]
+            while last < len(self.lengths) and stop + self.lengths[last] - start <= max_tokens:
+                stop += self.lengths[last]
+                last += 1
+            places_T = self.places_T[start:stop]
+            groups.append(PackedRows(self.lengths[first:last], self.num_columns, places_T, self.first_row + first))
+            first, start = last, stop
+        return groups
+
     def pack(self, values: Tensor) -> Tensor:
         """[B, L, ...] as [T, ...]."""
         return values.flatten(0, 1).index_select(0, self.places_T)
@@ -51,7 +75,7 @@ class PackedRows:
 
     def gather(self, values: Tensor, positions_BQ: Tensor) -> Tensor:
         """Rows [B, Q, ...] of packed values [T, ...] at columns that hold tokens."""
-        rows_B1 = torch.arange(positions_BQ.shape[0], device=positions_BQ.device).unsqueeze(1)
+        rows_B1 = torch.arange(self.rows.start, self.rows.stop, device=positions_BQ.device).unsqueeze(1)
         packed_BQ = torch.searchsorted(self.places_T, rows_B1 * self.num_columns + positions_BQ)
         return values.index_select(0, packed_BQ.flatten()).view(*positions_BQ.shape, *values.shape[1:])
 

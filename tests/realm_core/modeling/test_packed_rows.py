@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_encoders import realm_config
 
+from realm_core.modeling import encoder as encoder_module
 from realm_core.modeling.embedder import RealmEmbedder
 from realm_core.modeling.encoder import RealmBertModel
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
@@ -34,6 +35,16 @@ def test_rows_are_found_by_their_column():
     values = torch.arange(8.0).view(2, 4, 1)
     found = packed.gather(packed.pack(values), torch.tensor([[3, 0], [2, 1]]))
     assert found[..., 0].tolist() == [[3, 0], [6, 5]]
+
+
+@given(MASKS, st.integers(1, 8))
+def test_groups_are_consecutive_complete_and_small(mask, max_tokens):
+    packed = PackedRows.of(torch.tensor(mask))
+    groups = packed.groups(max_tokens)
+    assert [length for group in groups for length in group.lengths] == list(packed.lengths)
+    assert torch.equal(torch.cat([group.places_T for group in groups]), packed.places_T)
+    assert all(len(group.lengths) == 1 or sum(group.lengths) <= max_tokens for group in groups)
+    assert [group.rows.start for group in groups] == [0, *(group.rows.stop for group in groups[:-1])]
 
 
 def padded_mask(*lengths, width=12):
@@ -80,6 +91,19 @@ def test_an_embedding_does_not_depend_on_packing_nor_on_the_padding_token():
     packed = embedder(torch.where(mask.bool(), ids, 999), mask).projected_score
     padded = embedder(ids, mask, output_hidden_states=True).projected_score
     torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)
+
+
+def test_states_do_not_depend_on_the_groups(monkeypatch):
+    torch.manual_seed(0)
+    model, mask = RealmBertModel(realm_config()).eval(), padded_mask(9, 4, 12, 3, 7)
+    ids, positions = torch.randint(5, 40, mask.shape), torch.tensor([[1, 0], [3, 3], [11, 5], [2, 0], [6, 1]])
+    packed = PackedRows.of(mask)
+    at, whole = model.states_at(positions, ids, mask, packed=packed), model.token_states(packed, ids)
+    for max_tokens in (1, 13, 100):
+        monkeypatch.setattr(encoder_module, "TOKENS_AT_A_TIME", max_tokens)
+        with torch.no_grad():
+            torch.testing.assert_close(model.states_at(positions, ids, mask, packed=packed), at, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(model.token_states(packed, ids), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_packed_and_padded_sequences_are_the_same():
