@@ -42,7 +42,8 @@ def print_evidence(questions: Sequence[str], result: EvidenceResult, *, max_char
 
 
 def _facts(block: Evidence) -> str:
-    return f"[bold]{escape(block.title)}[/bold]   relevance {block.relevance:.3f}   block {block.block_id}"
+    title = f"[bold]{escape(block.title)}[/bold]   " if block.title else ""  # published records have none
+    return f"{title}relevance {block.relevance:.3f}   block {block.block_id}"
 
 
 def _shorten(text: str, max_characters: int) -> str:

@@ -149,7 +149,9 @@ class RealmReader(RealmPreTrainedModel):
         num_read = min(self.config.reader_beam_size, relevance_score.shape[-1])
         leading = relevance_score.shape[:-1]
         block_mask = block_mask.to(torch.bool)[..., :num_read, :].flatten(0, -2)
-        inputs = [_rows(values) for values in (input_ids, attention_mask, token_type_ids, position_ids)]
+        inputs = [
+            _rows(values, (*leading, num_read)) for values in (input_ids, attention_mask, token_type_ids, position_ids)
+        ]
         self._check_rows(inputs[0] if inputs[0] is not None else inputs_embeds, leading.numel() * num_read)
         states_RLH, extras = self._states(
             inputs, head_mask, inputs_embeds, block_mask, output_attentions, output_hidden_states
@@ -203,8 +205,10 @@ class RealmReader(RealmPreTrainedModel):
         return cast(Tensor, encoded.last_hidden_state), (encoded.hidden_states, encoded.attentions)
 
 
-def _rows(values: Tensor | None) -> Tensor | None:
-    return values if values is None or values.dim() < 3 else values.flatten(0, 1)
+def _rows(values: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """Inputs of a batch [B, K, ...] as [B * K, ...]; those of one question, and rows already, stay as they are."""
+    is_batch = values is not None and len(shape) == 2 and values.dim() > 2 and values.shape[:2] == shape
+    return values.flatten(0, 1) if values is not None and is_batch else values
 
 
 def _best_span(scores: Tensor, starts_S: Tensor, ends_S: Tensor) -> dict[str, Tensor]:

@@ -67,6 +67,16 @@ def test_padding_is_not_computed_and_changes_nothing():
     torch.testing.assert_close(output.loss, expected.loss, rtol=1e-5, atol=1e-6)
 
 
+def test_a_mask_for_each_row_of_one_question_and_of_a_batch():
+    reader, questions = small_reader(), [question(seed) for seed in (1, 2)]
+    expected = [reader(**inputs).loss for inputs in questions]
+    per_row = [{**q, "attention_mask": q["attention_mask"][:, None].expand(-1, 14, -1)} for q in questions]
+    for inputs, loss in zip(per_row, expected, strict=True):
+        torch.testing.assert_close(reader(**inputs).loss, loss, rtol=1e-5, atol=1e-6)
+    stacked = {name: torch.stack([inputs[name] for inputs in per_row]) for name in per_row[0]}
+    torch.testing.assert_close(reader(**stacked).loss, torch.stack(expected).mean(), rtol=1e-5, atol=1e-6)
+
+
 def test_fewer_blocks_than_the_beam_are_read_as_they_are():
     inputs = {name: tensor[:2] for name, tensor in question(5).items()}
     assert small_reader()(**inputs).reader_correct.shape[0] == 2
