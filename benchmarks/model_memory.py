@@ -18,7 +18,7 @@ PLAN = Plan(
 
 def main() -> None:
     """Measures and prints."""
-    comparisons = run_benchmark(PLAN)
+    comparisons = run_benchmark(PLAN)  # its seconds are of one cold run: model_speed is the one to quote
     print_json(summary(comparisons))
 
 

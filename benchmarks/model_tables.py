@@ -28,7 +28,7 @@ class BenchmarkConfig:
     cases: tuple[str, ...] = ()
     """Beginnings of case names, such as `scorer` or `reader/step`; by default every class and mode."""
     repeats: int | None = None
-    """Processes per side and case; the median of their runs counts. 2 for time, 1 for memory."""
+    """Processes per side and case; the median of their runs counts. By default 2 for time, 1 for memory."""
     threads: int | None = None
     """Threads of torch on both sides; the number of cores by default."""
     quick: bool = False
@@ -111,7 +111,7 @@ def print_table(comparisons: list[Comparison], settings: Settings) -> None:
 
 def print_json(values: dict[str, Any]) -> None:
     """The last line of standard output."""
-    print(json.dumps(values))
+    print(json.dumps({**values, "quick": True} if "--quick" in sys.argv else values))
 
 
 def rounded(ratio: float | None) -> float | None:

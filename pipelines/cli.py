@@ -40,7 +40,7 @@ COMMANDS = {
         Command("serve", "serve", "serve the published snapshot from named actors"),
         Command("pretrain", "pretrain", "REALM pre-training over an index that refreshes itself"),
         Command("search", "search", "find the blocks most relevant to a text"),
-        Command("ask", "ask", "print the evidence for questions"),
+        Command("ask", "ask", "answer questions with the store's reader, and print the evidence"),
     )
 }
 

@@ -111,7 +111,10 @@ def _record_rows(records: ConvertedCorpus) -> list[tuple[str, object]]:
         ("parts", num_parts),
         ("word pieces", sum(part.num_tokens for part in done.parts)),
         ("corpus", records.corpus.digest[:12]),
-        ("block embeddings", f"{embeddings}, {records.precision}" if records.precision else "none in this model"),
+        (
+            "block embeddings",
+            f"{embeddings}, {records.precision}" if records.precision else "none in this model: run `realm embed` next",
+        ),
     ]
 
 

@@ -58,6 +58,7 @@ class IndexReport:
     snapshot_id: str
     num_rows: int
     num_shards: int
+    num_shards_asked_for: int
     num_reused_shards: int
     num_bytes: int
     recall_at: dict[str, float]
@@ -69,11 +70,15 @@ class IndexReport:
         return [
             ("snapshot", self.snapshot_id + " (published)"),
             ("rows", self.num_rows),
-            ("shards", f"{self.num_shards} ({self.num_reused_shards} reused)"),
+            ("shards", f"{self.num_shards} ({self.num_reused_shards} reused){self._fewer()}"),
             ("bytes per row", f"{self.num_bytes / self.num_rows:.0f}"),
             *recall,
             ("seconds", f"{self.seconds:.1f}"),
         ]
+
+    def _fewer(self) -> str:
+        is_fewer = self.num_shards < self.num_shards_asked_for
+        return f"; {self.num_shards_asked_for} asked for, but the corpus has no more parts" if is_fewer else ""
 
 
 def run_index(config: IndexConfig) -> IndexReport:
@@ -100,7 +105,7 @@ def run_index(config: IndexConfig) -> IndexReport:
                 progress=bar.update,
             )
         publish(store, result.manifest)
-    return _report(result)
+    return _report(result, config.num_shards)
 
 
 def _precision(config: IndexConfig, store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> str:
@@ -141,11 +146,12 @@ def _encode_gate_queries(store: Store, corpus: CorpusManifest, encoder: EncoderV
     return engine.encode_queries([np.asarray(query, dtype=np.uint16) for query in queries])
 
 
-def _report(result: IndexResult) -> IndexReport:
+def _report(result: IndexResult, num_shards_asked_for: int) -> IndexReport:
     return IndexReport(
         snapshot_id=result.manifest.snapshot_id,
         num_rows=result.manifest.num_rows,
         num_shards=len(result.manifest.shards),
+        num_shards_asked_for=num_shards_asked_for,
         num_reused_shards=result.num_reused_shards,
         num_bytes=result.num_bytes,
         recall_at=result.recall_at,

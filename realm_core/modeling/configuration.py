@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 _DIMENSIONS = (
     "vocab_size",
@@ -17,6 +18,11 @@ _DIMENSIONS = (
     "intermediate_size",
     "max_position_embeddings",
     "type_vocab_size",
+    "span_hidden_size",
+    "max_span_width",
+    "reader_beam_size",
+    "reader_seq_len",
+    "searcher_beam_size",
 )
 
 
@@ -64,8 +70,15 @@ class RealmConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: object) -> None:
         super().__post_init__(**kwargs)
         problems = [f"{name} is {getattr(self, name)}" for name in _DIMENSIONS if getattr(self, name) < 1]
-        if not problems and self.hidden_size % self.num_attention_heads:
-            problems = [f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"]
+        if self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads:
+            problems.append(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, no probability")
+        if isinstance(self.hidden_act, str) and self.hidden_act not in ACT2FN:
+            problems.append(f"hidden_act is {self.hidden_act!r}, which transformers does not know")
+        if getattr(self, "is_decoder", False) or getattr(self, "add_cross_attention", False):
+            problems.append("is_decoder or add_cross_attention is set, only encoders are supported")
         if getattr(self, "position_embedding_type", "absolute") != "absolute":
             problems.append(
                 f"position_embedding_type is {self.position_embedding_type!r}, only 'absolute' is supported"

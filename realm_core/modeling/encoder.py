@@ -33,7 +33,7 @@ from realm_core.modeling.weights import refused_pickle
 
 
 class RealmPreTrainedModel(PreTrainedModel):
-    """What all REALM models share: the configuration class, initialization, and how candidates are flattened."""
+    """What all REALM models share: the configuration class, initialization, and how checkpoints are loaded."""
 
     config: RealmConfig
     config_class = RealmConfig

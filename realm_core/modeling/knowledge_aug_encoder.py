@@ -149,7 +149,8 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         every joint input, so its masked positions are the same for all candidates. Fill unused places of the last
         axis with position 0 and target 0, and leave their results out.
         """
-        inputs = (input_ids_BNL.flatten(0, 1), attention_mask_BNL.flatten(0, 1), token_type_ids_BNL.flatten(0, 1))
+        flat = (input_ids_BNL.flatten(0, 1), attention_mask_BNL.flatten(0, 1), token_type_ids_BNL.flatten(0, 1))
+        inputs = (*flat, None, None, None)
         return self._token_log_probs(inputs, mask_positions_BM, target_ids_BM, input_ids_BNL.shape[1])
 
     def _loss_of_labelled(
@@ -171,6 +172,12 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
     def _token_log_probs(
         self, inputs: tuple[Tensor | None, ...], positions_BM: Tensor, targets_BM: Tensor, num_candidates: int
     ) -> Tensor:
+        rows = next(values for values in (inputs[0], inputs[5]) if values is not None)
+        if len(rows) != len(positions_BM) * num_candidates:
+            raise ValueError(
+                f"{len(rows)} rows of inputs with relevance_score for {len(positions_BM)} queries x {num_candidates} "
+                "candidates: pass one relevance per row"
+            )
         attention_mask_RL = inputs[1]
         positions_RM = positions_BM.repeat_interleave(num_candidates, 0)
         packed = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import BatchEncoding
 from transformers.utils.generic import ModelOutput
 
+from realm_core.errors import UsageError
 from realm_core.index.exact import top_rows
 from realm_core.index.searcher import MISSING_ROW, SearchHits
 from realm_core.modeling.configuration import RealmConfig
@@ -127,7 +128,8 @@ class RealmForOpenQA(RealmPreTrainedModel):
             input_ids: questions [B, L], with special tokens.
             attention_mask: [B, L].
             token_type_ids: [B, L], all 0.
-            answer_ids: for one question the token ids of each of its answers; for a batch a list of B such lists.
+            answer_ids: for each of B questions the token ids of each of its answers; for one question also, as in
+                4.40.2, its answers alone.
             return_dict: False for a tuple.
 
         Raises:
@@ -141,6 +143,9 @@ class RealmForOpenQA(RealmPreTrainedModel):
         question_BD = self.embedder(input_ids, attention_mask, token_type_ids, return_dict=True).projected_score
         block_ids_BN, relevance_BN = self._search(question_BD)
         is_batch = len(input_ids) > 1
+        if answer_ids is not None:
+            answer_ids = answers_of_questions(answer_ids, len(input_ids))
+            answer_ids = answer_ids if is_batch else answer_ids[0]
         block_ids = block_ids_BN if is_batch else block_ids_BN[0]
         *answers, inputs = self.retriever(
             block_ids.numpy(), _bare(input_ids, attention_mask), answer_ids, max_length=self.config.reader_seq_len
@@ -206,6 +211,29 @@ class RealmForOpenQA(RealmPreTrainedModel):
             return_dict=True,
         )
         return output
+
+
+def answers_of_questions(answer_ids: Answers | Sequence[Answers], num_questions: int) -> list[Answers]:
+    """A list of answers for each question; those of a single question may come without the list around them.
+
+    Raises:
+        UsageError: not as many lists of answers as questions.
+    """
+    depth = _depth(answer_ids)
+    if depth <= 2 and num_questions == 1:
+        return [cast("Answers", answer_ids)]
+    if depth <= 2 or len(answer_ids) != num_questions:
+        raise UsageError(
+            where="answer_ids",
+            found="the answers of one question" if depth <= 2 else f"answers of {len(answer_ids)} questions",
+            expected=f"a list of {num_questions} lists of answers, one for each question",
+            action="Pass [[ids of an answer, …], …]: for each question a list of its tokenized answers.",
+        )
+    return list(cast("Sequence[Answers]", answer_ids))
+
+
+def _depth(values: Any) -> int:  # noqa: ANN401 - nested lists of ids
+    return 1 + max((_depth(value) for value in values), default=0) if isinstance(values, list | tuple) else 0
 
 
 def _bare(input_ids: Tensor, attention_mask: Tensor | None) -> list[Tensor]:

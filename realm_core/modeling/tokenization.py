@@ -35,8 +35,8 @@ class RealmTokenizer(BertTokenizer):
             raise EncoderError(
                 where="RealmTokenizer",
                 found="no vocabulary",
-                expected="the path of a vocab.txt, or a dict of tokens and ids",
-                action="Pass vocab=…, or use RealmTokenizer.from_pretrained(directory).",
+                expected="the path of a vocab.txt, a dict of tokens and ids, or a model with tokenizer.json or vocab.txt",
+                action="Pass vocab=…, or check the spelling of the directory or hub id, and the network.",
             )
         kwargs.setdefault("clean_up_tokenization_spaces", True)
         super().__init__(vocab=vocab if isinstance(vocab, dict) else read_vocabulary(Path(vocab)), **kwargs)

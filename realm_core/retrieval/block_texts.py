@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,16 @@ class BlockTextColumn:
 
     def __len__(self) -> int:
         return len(self.column)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - what NumPy takes and gives
+        """Records as byte strings, as the array of 4.40.2 gives them: one, or an array of objects."""
+        if isinstance(index, int | np.integer):
+            return self.column[int(index)].as_py()
+        return self.__array__()[index] if not isinstance(index, slice) else _objects(self.column[index].to_pylist())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401 - NumPy's protocol
+        """All records as an array of byte strings, as 4.40.2 holds them."""
+        return _objects(self.column.to_pylist())
 
     @classmethod
     def of(cls, records: Sequence[bytes | str] | np.ndarray) -> BlockTextColumn:
@@ -87,6 +97,12 @@ class BlockTextColumn:
                     action="Use the block records that the block embeddings were made from.",
                 )
         return [self.column[block_id].as_buffer().to_pybytes().decode() for block_id in block_ids]
+
+
+def _objects(records: list[bytes]) -> np.ndarray:
+    array = np.empty(len(records), dtype=object)
+    array[:] = records
+    return array
 
 
 class StoredBlockTexts:

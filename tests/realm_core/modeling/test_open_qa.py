@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 from support.tiny_encoders import VOCAB_SIZE, WORDS, realm_config, write_vocabulary
 
+from realm_core.errors import UsageError
 from realm_core.index.build import build_searcher
 from realm_core.index.specs import IndexSpec, resolve_spec
 from realm_core.modeling.open_qa import RealmForOpenQA
@@ -175,3 +176,24 @@ def test_what_is_missing_is_named(model, tokenizer):
 
 def test_the_vocabulary_of_these_tests_is_that_of_the_model(tokenizer):
     assert len(tokenizer) == VOCAB_SIZE
+
+
+def test_the_answers_of_one_question_come_with_or_without_a_list_around_them(model, tokenizer):
+    inputs, wanted = batch(tokenizer, QUESTIONS[:1]), answers(tokenizer)[0]
+    losses = [model(**inputs, answer_ids=form).reader_output.loss for form in (wanted, [wanted])]
+    assert torch.equal(*losses)
+
+
+def test_answers_of_another_number_of_questions_are_refused(model, tokenizer):
+    inputs, wanted = batch(tokenizer, QUESTIONS[:2]), answers(tokenizer)
+    with pytest.raises(UsageError, match="the answers of one question; expected a list of 2 lists"):
+        model(**inputs, answer_ids=wanted[0])
+    with pytest.raises(UsageError, match="answers of 1 questions; expected a list of 2 lists"):
+        model(**inputs, answer_ids=wanted[:1])
+
+
+def test_a_question_of_a_batch_may_have_no_answer(model, tokenizer):
+    inputs, wanted = batch(tokenizer, QUESTIONS[:2]), answers(tokenizer)
+    output = model(**inputs, answer_ids=[wanted[0], []]).reader_output
+    assert not output.retriever_correct[1].any()
+    assert output.reader_loss[1] == 0

@@ -23,6 +23,15 @@ def test_byte_strings_strings_and_arrays_are_the_same_texts(tmp_path):
         assert column.texts([3, 1, 1, 2]) == [TEXTS[3], TEXTS[1], TEXTS[1], ""]
 
 
+def test_they_are_indexed_as_an_array_of_byte_strings():
+    column, array = BlockTextColumn.of(TEXTS), np.array([text.encode() for text in TEXTS], dtype=object)
+    assert column[1] == column[-3] == array[1]
+    assert column[:2].tolist() == list(column)[:2] == array[:2].tolist()
+    assert np.take(column, [0, 2, 2]).tolist() == array[[0, 2, 2]].tolist() == column[[0, 2, 2]].tolist()
+    with pytest.raises(IndexError):
+        column[4]
+
+
 def test_parquet_gives_back_what_was_written(tmp_path):
     BlockTextColumn.of(TEXTS).write_parquet(tmp_path / "texts.parquet")
     assert BlockTextColumn.read_parquet(tmp_path / "texts.parquet").texts(range(4)) == TEXTS
