@@ -35,7 +35,7 @@ class RealmTokenizer(BertTokenizer):
             raise EncoderError(
                 where="RealmTokenizer",
                 found="no vocabulary",
-                expected="the path of a vocab.txt, a dict of tokens and ids, or a model with tokenizer.json or vocab.txt",
+                expected="a vocab.txt, a dict of tokens and ids, or a model with tokenizer.json or vocab.txt",
                 action="Pass vocab=…, or check the spelling of the directory or hub id, and the network.",
             )
         kwargs.setdefault("clean_up_tokenization_spaces", True)
