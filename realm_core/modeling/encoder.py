@@ -9,6 +9,7 @@ Shapes: B sequences, L tokens, Q query rows, H hidden.
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -29,7 +30,7 @@ from realm_core.modeling.layers import (
     gather_rows,
 )
 from realm_core.modeling.packed_rows import TOKENS_AT_A_TIME, PackedRows
-from realm_core.modeling.weights import refused_pickle
+from realm_core.modeling.weights import check_bin, refused_pickle
 
 
 class RealmPreTrainedModel(PreTrainedModel):
@@ -77,6 +78,8 @@ class RealmPreTrainedModel(PreTrainedModel):
                 expected="True, the default: nothing that could run code is unpickled here",
                 action="Leave it out; save weights that cannot be loaded so with safetensors.",
             )
+        if Path(where, "pytorch_model.bin").is_file() and not kwargs.get("state_dict"):
+            check_bin(Path(where))
         try:
             loaded = super().from_pretrained(*args, **kwargs)
         except pickle.UnpicklingError as error:

@@ -69,7 +69,8 @@ class RealmReaderProjection(nn.Module):
             states_KLH: the encoder's states.
             block_mask_KL: True at the tokens of the evidence.
         """
-        starts_S, ends_S = span_candidates(states_KLH.shape[1], self.max_span_width, states_KLH.device)
+        num_tokens = states_KLH.shape[1]
+        starts_S, ends_S = span_candidates(num_tokens, min(num_tokens, self.max_span_width), states_KLH.device)
         blocks = self.dense_intermediate(states_KLH).split(BLOCKS_AT_A_TIME)
         scores_KS = torch.cat([self._scores(states, starts_S, ends_S) for states in blocks])
         is_inside_KS = block_mask_KL.index_select(1, starts_S) & block_mask_KL.index_select(1, ends_S)
@@ -177,10 +178,6 @@ class RealmReader(RealmPreTrainedModel):
             raise ValueError(
                 f"{words.shape[0]} rows of inputs with relevance scores for {num_rows}: pass the inputs of the first "
                 f"reader_beam_size = {self.config.reader_beam_size} blocks of each question"
-            )
-        if words.shape[1] < self.config.max_span_width:
-            raise ValueError(
-                f"inputs of {words.shape[1]} tokens are shorter than max_span_width = {self.config.max_span_width}"
             )
 
     def _states(

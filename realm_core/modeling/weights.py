@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -179,6 +180,8 @@ def _read_safetensors(file: Path, names: list[str] | None = None) -> dict[str, T
 def _read_bin(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         is_zip = opened.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    if is_zip:
+        _check_is_stored(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # the file decides what the unpickler stumbles over
@@ -188,6 +191,28 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         _check_is_dense(file, name, value)
     return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _check_is_stored(file: Path) -> None:
+    """Refuses an archive that says it unpacks to more than it is: PyTorch's are not compressed."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            num_bytes = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    if num_bytes > file.stat().st_size:
+        raise _broken(
+            file,
+            f"a compressed archive of {num_bytes:,} bytes",
+            "an archive as torch.save writes it, without compression",
+            "Take the weights from a source that you trust.",
+        )
+
+
+def check_bin(directory: Path) -> None:
+    """Raises `EncoderError` where a directory's weights are a `pytorch_model.bin` that holds more than tensors."""
+    if any(file.suffix == ".bin" for file in _files(directory)):
+        tensor_names(directory)
 
 
 def _check_is_dense(file: Path, name: object, value: object) -> None:
@@ -220,7 +245,8 @@ def refused_pickle(where: Path | str, error: Exception) -> EncoderError:
 
 def _unreadable(where: Path | str, error: Exception) -> EncoderError:
     reason = _UNPICKLER_REASON.search(str(error))
-    first_line = (reason[1] if reason else str(error)).splitlines()[:1]
+    lines = (reason[1] if reason else str(error)).splitlines()
+    first_line = lines[-1:] if lines and "weights_only" in lines[0] else lines[:1]  # never the advice to unpickle it
     size = f"{Path(where).stat().st_size} bytes" if Path(where).is_file() else "a file"
     return _broken(
         where,

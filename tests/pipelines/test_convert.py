@@ -288,7 +288,7 @@ def test_an_embedder_with_block_records_is_left_to_be_embedded(ray_cluster, tmp_
     alone = write_model(tmp_path / "model", embedder_tensors(seed=3), "RealmEmbedder")
     store = Store(str(tmp_path / "store"))
     report = run_convert(config(store.url, alone, block_records=str(model / BLOCK_RECORDS)))
-    assert dict(report.rows())["block embeddings"] == "none in this model"
+    assert dict(report.rows())["block embeddings"] == "none in this model: run `realm embed` next"
     with pytest.raises(StoreError, match="Run `realm embed`"):
         run_index(IndexConfig(store=store.url))
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import huggingface_hub
 import pytest
@@ -256,3 +257,31 @@ def test_from_pretrained_runs_no_code_either(directory, is_zip):
         with pytest.raises(EncoderError, match="weights_only=False"):
             kind.from_pretrained(directory, weights_only=False)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"x": "text"}, {"x": {"y": torch.ones(1)}}])
+def test_from_pretrained_refuses_what_is_no_tensor_by_name(directory, content):
+    RealmConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1).save_pretrained(directory)
+    write_bin(directory, content)
+    with pytest.raises(EncoderError, match="dense tensors by name"):
+        RealmEmbedder.from_pretrained(directory)
+
+
+@pytest.mark.parametrize("data", [b"", b"junk that is no checkpoint", b"PK\x03\x04 and no archive"])
+def test_no_error_advises_to_unpickle_the_file(directory, data):
+    (directory / "model.safetensors").unlink(missing_ok=True)
+    (directory / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(EncoderError, match="cannot be read as weights") as caught:
+        read_tensors(directory)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(directory):
+    write_bin(directory, {"x": torch.zeros(100_000)})
+    with zipfile.ZipFile(directory / "pytorch_model.bin") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(directory / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    with pytest.raises(EncoderError, match="a compressed archive of"):
+        read_tensors(directory)
