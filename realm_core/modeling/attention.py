@@ -53,11 +53,21 @@ def fused_attention(
 
     PyTorch's fused attention does that by itself, but on a CPU only without dropout.
     """
+    if mask is not None:
+        mask = mask.expand(len(query_BAQd), *mask.shape[1:])
+    on_cpu = query_BAQd.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and mask is not None and torch.is_grad_enabled() and _hides_everything(mask):
+        return eager_attention(query_BAQd, key_BALd, value_BALd, mask, dropout_probability)[0]
     if dropout_probability in (0, 1) or query_BAQd.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.scaled_dot_product_attention(query_BAQd, key_BALd, value_BALd, mask, dropout_probability)
     masks: Sequence[Tensor | None] = [None] * len(query_BAQd) if mask is None else mask.unbind()
     sequences = zip(query_BAQd, key_BALd, value_BALd, masks, strict=True)
     return torch.stack([_dropout_attention(q, k, v, m, dropout_probability) for q, k, v, m in sequences])
+
+
+def _hides_everything(mask: Tensor) -> bool:
+    """Whether some row attends to nothing: PyTorch's fused backward pass on a CPU is wrong there."""
+    return bool((mask == torch.finfo(mask.dtype).min).all(-1).any())
 
 
 def packed_attention(

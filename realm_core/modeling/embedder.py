@@ -20,7 +20,7 @@ from realm_core.modeling.bert import Pooler, mlm_head_tensors, pooler_tensors, p
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.heads import RealmScorerProjection
-from realm_core.modeling.packed_rows import packed_rows
+from realm_core.modeling.packed_rows import for_each_row, packed_rows
 from realm_core.modeling.strict_loading import build
 
 
@@ -122,6 +122,7 @@ class RealmEmbedder(RealmPreTrainedModel):
         if words is None:
             raise ValueError("pass either input_ids or inputs_embeds")
         first_B1 = torch.zeros(words.shape[0], 1, dtype=torch.long, device=words.device)
+        attention_mask = for_each_row(attention_mask, len(words))
         packed = packed_rows(attention_mask)
         states_B1H = self.realm.states_at(first_B1, input_ids, attention_mask, *inputs, packed=packed)
         return self.realm.pool(states_B1H[:, 0])

@@ -29,7 +29,7 @@ from realm_core.modeling.layers import (
     attention_scope,
     gather_rows,
 )
-from realm_core.modeling.packed_rows import TOKENS_AT_A_TIME, PackedRows
+from realm_core.modeling.packed_rows import TOKENS_AT_A_TIME, PackedRows, for_each_row
 from realm_core.modeling.weights import check_bin, refused_pickle
 
 
@@ -85,8 +85,18 @@ class RealmPreTrainedModel(PreTrainedModel):
         except pickle.UnpicklingError as error:
             raise refused_pickle(where, error) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        _separate(model)
         model.freeze_unused_parameters()
         return loaded
+
+
+def _separate(model: PreTrainedModel) -> None:
+    """Gives parameters that shared their memory in the file memory of their own: only tied ones are to be one."""
+    seen: set[int] = set()
+    for _, parameter in model.named_parameters():  # names tied parameters once
+        if parameter.device.type != "meta" and parameter.data_ptr() in seen:
+            parameter.data = parameter.data.clone()
+        seen.add(parameter.data_ptr())
 
 
 class RealmBertModel(RealmPreTrainedModel):
@@ -221,7 +231,8 @@ class RealmBertModel(RealmPreTrainedModel):
     ) -> Tensor:
         num_rows = len(input_ids if input_ids is not None else cast(Tensor, inputs_embeds))
         ids_T, types_T, embeds_TH = (
-            None if values is None else packed.pack(values) for values in (input_ids, token_type_ids, inputs_embeds)
+            None if values is None else packed.pack(values)
+            for values in (input_ids, for_each_row(token_type_ids, num_rows), inputs_embeds)
         )
         positions_T = packed.columns_T if position_ids is None else packed.pack(position_ids.expand(num_rows, -1))
         return cast(Tensor, self.embeddings(ids_T, types_T, positions_T, embeds_TH))

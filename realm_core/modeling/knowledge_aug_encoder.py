@@ -21,7 +21,7 @@ from realm_core.modeling.bert import mlm_head_tensors, pooler_tensors, read_bert
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.heads import RealmOnlyMLMHead
-from realm_core.modeling.packed_rows import packed_rows
+from realm_core.modeling.packed_rows import for_each_row, packed_rows
 from realm_core.modeling.scorer import flatten_candidates
 from realm_core.modeling.strict_loading import build
 
@@ -121,7 +121,9 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
         flat = (flatten_candidates(input_ids), flatten_candidates(attention_mask), flatten_candidates(token_type_ids))
         inputs = (*flat, position_ids, head_mask, inputs_embeds)
         as_dict = self.config.return_dict if return_dict is None else return_dict
-        wants_states = bool(output_attentions or output_hidden_states)
+        asked = (output_attentions, output_hidden_states)
+        configured = (self.config.output_attentions, self.config.output_hidden_states)
+        wants_states = any(default if want is None else want for want, default in zip(asked, configured, strict=True))
         if output_logits is None:
             output_logits = labels is None or not self.training or wants_states
         if not output_logits and labels is None:
@@ -178,7 +180,8 @@ class RealmKnowledgeAugEncoder(RealmPreTrainedModel):
                 f"{len(rows)} rows of inputs with relevance_score for {len(positions_BM)} queries x {num_candidates} "
                 "candidates: pass one relevance per row"
             )
-        attention_mask_RL = inputs[1]
+        attention_mask_RL = for_each_row(inputs[1], len(rows))
+        inputs = (inputs[0], attention_mask_RL, *inputs[2:])
         positions_RM = positions_BM.repeat_interleave(num_candidates, 0)
         packed = None
         if attention_mask_RL is not None and attention_mask_RL.dim() == 2:

@@ -60,8 +60,9 @@ class AttentionScope:
         """The scope of some rows of padded states: of a mask per row, theirs."""
         if self.mask is None or self.mask.shape[2] == 1:
             return self
-        index = positions_BQ[:, None, :, None].expand(-1, -1, -1, self.mask.shape[3])
-        return replace(self, mask=self.mask.gather(2, index))
+        mask = self.mask.expand(len(positions_BQ), -1, -1, -1)
+        index = positions_BQ[:, None, :, None].expand(-1, -1, -1, mask.shape[3])
+        return replace(self, mask=mask.gather(2, index))
 
     def head_mask(self, layer: int) -> Tensor | None:
         """The factors of one layer."""

@@ -222,6 +222,8 @@ def answers_of_questions(answer_ids: Answers | Sequence[Answers], num_questions:
     depth = _depth(answer_ids)
     if depth <= 2 and num_questions == 1:
         return [cast("Answers", answer_ids)]
+    if len(answer_ids) == num_questions and not any(len(answers) for answers in answer_ids):
+        return list(cast("Sequence[Answers]", answer_ids))  # no question has an answer
     if depth <= 2 or len(answer_ids) != num_questions:
         raise UsageError(
             where="answer_ids",

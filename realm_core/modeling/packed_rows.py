@@ -80,6 +80,11 @@ class PackedRows:
         return values.index_select(0, packed_BQ.flatten()).view(*positions_BQ.shape, *values.shape[1:])
 
 
+def for_each_row(values: Tensor | None, num_rows: int) -> Tensor | None:
+    """[1, ...] as [num_rows, ...], as arithmetic would broadcast it; other values stay as they are."""
+    return values if values is None or len(values) != 1 else values.expand(num_rows, *values.shape[1:])
+
+
 def packed_rows(attention_mask: Tensor | None, needed_BL: Tensor | None = None) -> PackedRows | None:
     """How to pack, or None where the padding had better stay.
 
@@ -93,7 +98,7 @@ def packed_rows(attention_mask: Tensor | None, needed_BL: Tensor | None = None) 
     """
     if attention_mask is None or attention_mask.dim() != 2 or attention_mask.device.type != "cpu":
         return None
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return None
     is_token_BL = attention_mask.to(torch.bool)
     if is_token_BL.float().mean() > 1 - LEAST_PADDING or not is_token_BL.any(1).all():

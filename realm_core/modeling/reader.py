@@ -19,7 +19,7 @@ from transformers.utils.generic import ModelOutput
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.encoder import RealmBertModel, RealmPreTrainedModel
 from realm_core.modeling.heads import RealmOnlyMLMHead
-from realm_core.modeling.packed_rows import packed_rows
+from realm_core.modeling.packed_rows import for_each_row, packed_rows
 from realm_core.modeling.spans import add_mask, is_answer_span, marginal_log_loss, span_candidates
 
 BLOCKS_AT_A_TIME = 8
@@ -191,6 +191,7 @@ class RealmReader(RealmPreTrainedModel):
     ) -> tuple[Tensor, tuple[Any, Any]]:
         """States of all tokens; without those of padding where nothing but spans is asked for."""
         input_ids, attention_mask, token_type_ids, position_ids = inputs
+        attention_mask = for_each_row(attention_mask, len(block_mask_RL))
         wants_more = head_mask is not None or output_attentions or output_hidden_states
         wants_more = wants_more or self.config.output_attentions or self.config.output_hidden_states
         packed = None if wants_more else packed_rows(attention_mask, block_mask_RL)

@@ -197,3 +197,8 @@ def test_a_question_of_a_batch_may_have_no_answer(model, tokenizer):
     output = model(**inputs, answer_ids=[wanted[0], []]).reader_output
     assert not output.retriever_correct[1].any()
     assert output.reader_loss[1] == 0
+
+
+def test_no_question_of_a_batch_may_have_an_answer(model, tokenizer):
+    output = model(**batch(tokenizer, QUESTIONS[:2]), answer_ids=[[], []]).reader_output
+    assert output.loss == 0
