@@ -9,6 +9,7 @@ RealmError                        exit code 1
 │   ├── ArtifactMissingError      a file that a manifest names is not there
 │   └── ArtifactCorruptError      a file whose bytes are not the ones its manifest names
 ├── QueryError                    NaN, wrong width, k out of range
+├── BlockError                    blocks that no engine can embed; has their rows
 ├── GateError                     a snapshot that must not go live
 ├── ServiceError
 │   ├── ServiceUnavailableError   no retrieval service, or a shard that is down
@@ -73,6 +74,21 @@ class ArtifactCorruptError(StoreError):
 
 class QueryError(RealmError):
     """A query that has no meaning: NaN, another width, k out of range."""
+
+
+class BlockError(RealmError):
+    """Blocks that cannot be embedded; `rows` are their numbers in what was to be embedded."""
+
+    def __init__(self, *, where: str, found: str, expected: str, action: str, rows: tuple[int, ...] = ()) -> None:
+        super().__init__(where=where, found=found, expected=expected, action=action)
+        self.rows = rows
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_block_error, (self.where, self.found, self.expected, self.action, self.rows))
+
+
+def _rebuild_block_error(where: str, found: str, expected: str, action: str, rows: tuple[int, ...]) -> BlockError:
+    return BlockError(where=where, found=found, expected=expected, action=action, rows=rows)
 
 
 class GateError(RealmError):

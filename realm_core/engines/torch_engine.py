@@ -1,46 +1,53 @@
-"""Embeds token ids in bulk with plain PyTorch, on CPU or GPU.
+"""Embeds token ids in bulk with PyTorch alone, on CPU or GPU.
 
-Shapes: R rows of the call, B rows of a batch (dummies included), L tokens, D projection.
+Shapes: R rows of the call, T tokens of a pack, B rows of a pack, H hidden, D projection.
 """
+
+# mypy: allow-untyped-calls
+# torch leaves some methods unannotated.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import cast
+import logging
+from collections import deque
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from realm_core.engines.packing import Batch, ShapeGrid, plan_batches
-from realm_core.engines.precision import Precision
-from realm_core.errors import UsageError
+from realm_core.engines.engine import Progress, TokenIds, Work
+from realm_core.engines.flops import embedder_flops
+from realm_core.engines.packed_transformer import PackedTransformer, PackOnDevice, Projection
+from realm_core.engines.packing import Pack, plan_packs
+from realm_core.engines.peaks import measure_peak
+from realm_core.engines.precision import TrainingPrecision
+from realm_core.engines.row_attention import RowBounds
+from realm_core.engines.token_rows import TokenRows, check_rows, packed_tokens, rows_of_blocks, rows_of_queries
+from realm_core.errors import BlockError, UsageError
+from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.embedder import RealmEmbedder
-from realm_core.modeling.encoder import RealmBertModel
 
-TokenIds = Sequence[np.ndarray]
-Progress = Callable[[int], None]
+logger = logging.getLogger(__name__)
 
-DEFAULT_TOKENS_PER_BATCH = 1152
-"""4 rows of 288 tokens. On a CPU 2 to 16 rows run equally fast, 32 slower, and few rows need the fewest dummies; on a
-GPU set tens of thousands."""
-BUCKET_STEP_TOKENS = 16
-"""Pads a row by 7.5 tokens on average."""
-LAST_LAYER_ROWS = 16
-"""Only [CLS] is needed of the last layer, but with one row per sequence attention splits the keys between threads and
-small matrix products treat a batch's last rows differently: bits would depend on a row's place and on the threads."""
-CPU_QUERY_TOKENS_PER_BATCH = 128
-"""Queries come few at a time and every batch is filled with dummies, which cost time on a CPU (and none on a GPU)."""
+CPU_TOKENS_PER_PACK = 2048
+"""25 MB in BERT-base's widest layer; 1,152 to 2,304 run equally fast."""
+GPU_TOKENS_PER_PACK = 32_768
+"""0.2 GB in bf16 in BERT-base's widest layer."""
+MIN_TOKENS_PER_PACK = 512
+CPU_QUERY_TOKENS_PER_PACK = 128
+"""Queries come few at a time and a pack is filled up with dummies, which cost time on a CPU."""
+PACKS_AHEAD = 2
+"""Packs that a GPU has been given and not finished: the next one is prepared while it works."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchEngine:
-    """The embeddings of RealmEmbedder, faster.
+    """The embeddings of RealmEmbedder, faster: without padding, and only the [CLS] row of the last layer.
 
-    Rows are grouped by length, and only the [CLS] row of the last layer is computed. A row's embedding depends
-    on the row and on the engine's settings alone, to the bit: not on the other rows, their order or their number.
+    A row's embedding depends on the row and on the engine's settings alone, to the bit: not on the other rows, their
+    order or number, nor on the number of threads (for attention heads 16 wide or more; BERT's are 32 or 64). When a
+    GPU ran out of memory, packs are smaller, and last bits may change.
     """
 
     def __init__(
@@ -48,130 +55,169 @@ class TorchEngine:
         embedder: RealmEmbedder,
         *,
         device: str | torch.device = "cpu",
-        max_tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
-        precision: Precision = "fp32",
+        tokens_per_pack: int | None = None,
+        precision: TrainingPrecision = "fp32",
         cls_token_id: int = 101,
         sep_token_id: int = 102,
+        measures_peak: bool = False,
     ) -> None:
         """Copies the embedder to the device; later changes of the original do not reach the engine.
 
         Args:
-            embedder: in any mode; the copy is in evaluation mode.
+            embedder: in any mode; the engine has no dropout.
             device: where to run.
-            max_tokens_per_batch: size of a forward pass in tokens, padding included. Part of what fixes a row's bits.
-            precision: of the Transformer; the projection and the embeddings are fp32 always.
+            tokens_per_pack: size of a forward pass. Part of what fixes a row's bits. By default 2,048 on a CPU and
+                32,768 on a GPU.
+            precision: of the Transformer; pooler and projection and the embeddings are fp32 always.
             cls_token_id: of the embedder's tokenizer; the default is that of uncased BERT.
             sep_token_id: likewise.
+            measures_peak: whether to find out `peak_flops_per_second`, which takes half a second.
+
+        Raises:
+            UsageError: packs that hold nothing.
         """
         self.device = torch.device(device)
         self.dimension = embedder.config.retriever_proj_size
-        self._cls_token_id, self._sep_token_id = cls_token_id, sep_token_id
-        self._vocab_size = embedder.config.vocab_size
-        encoder: nn.Module = copy.deepcopy(embedder.realm)
-        self._realm = cast(RealmBertModel, encoder.to(self.device, _DTYPES[precision]).eval())
-        self._project = (
-            nn.Sequential(copy.deepcopy(embedder.cls.dense), copy.deepcopy(embedder.cls.LayerNorm))
-            .to(self.device, torch.float32)
-            .eval()
+        self._config = embedder.config
+        self._marker_ids = (cls_token_id, sep_token_id)
+        self._block_tokens = tokens_per_pack or self._by_device(CPU_TOKENS_PER_PACK, GPU_TOKENS_PER_PACK)
+        self._query_tokens = self._by_device(CPU_QUERY_TOKENS_PER_PACK, self._block_tokens)
+        if self._block_tokens < 1:
+            raise UsageError(
+                where="engine",
+                found=f"packs of {tokens_per_pack} tokens",
+                expected="a positive number",
+                action="Leave tokens_per_pack out, or set it to at least 512.",
+            )
+        self._transformer = PackedTransformer(
+            embedder.realm, device=self.device, dtype=_DTYPES[precision], num_tokens=self._block_tokens
         )
-        longest = embedder.config.max_position_embeddings
-        self._blocks = _grid(max_tokens_per_batch, longest)
-        query_tokens = CPU_QUERY_TOKENS_PER_BATCH if self.device.type == "cpu" else max_tokens_per_batch
-        self._queries = _grid(query_tokens, longest)
+        self._project = Projection(embedder, self.device)
+        self.peak_flops_per_second = measure_peak(self.device, _DTYPES[precision]) if measures_peak else 0.0
 
     def encode(
         self, title_token_ids: TokenIds, body_token_ids: TokenIds, *, progress: Progress | None = None
     ) -> np.ndarray:
-        """Embeddings [R, D], fp32, of blocks `[CLS] title [SEP] body [SEP]`, in the order of the input.
-
-        The title with its marks has token type 0, the body 1 (as ORQA has it).
-
-        Args:
-            title_token_ids: R arrays of token ids.
-            body_token_ids: R arrays of token ids.
-            progress: called with the number of rows embedded since the last call.
-
-        Raises:
-            UsageError: a block is longer than the encoder's positions, or a token id is outside the vocabulary.
-        """
-        titles = [np.asarray(title) for title in title_token_ids]
-        bodies = [np.asarray(body) for body in body_token_ids]
-        lengths_R = np.array([len(t) + len(b) + 3 for t, b in zip(titles, bodies, strict=True)], dtype=np.int64)
-        first_lengths_R = np.array([len(title) + 2 for title in titles], dtype=np.int64)
-        return self._run(lengths_R, first_lengths_R, [titles, bodies], self._blocks, progress)
+        """Embeddings [R, D], fp32, of blocks `[CLS] title [SEP] body [SEP]`; see `Engine.encode`."""
+        rows = rows_of_blocks(title_token_ids, body_token_ids, *self._marker_ids)
+        return self._run(rows, self._block_tokens, progress)
 
     def encode_queries(self, token_ids: TokenIds) -> np.ndarray:
-        """Embeddings [R, D], fp32, of queries `[CLS] tokens [SEP]`, all of token type 0.
-
-        Raises:
-            UsageError: a query is longer than the encoder's positions, or a token id is outside the vocabulary.
-        """
-        queries = [np.asarray(tokens) for tokens in token_ids]
-        lengths_R = np.array([len(query) + 2 for query in queries], dtype=np.int64)
-        return self._run(lengths_R, lengths_R, [queries], self._queries, None)
+        """Embeddings [R, D], fp32, of queries `[CLS] tokens [SEP]`, all of token type 0."""
+        return self._run(rows_of_queries(token_ids, *self._marker_ids), self._query_tokens, None)
 
     @torch.inference_mode()
-    def _run(
-        self,
-        lengths_R: np.ndarray,
-        first_lengths_R: np.ndarray,
-        segments: list[list[np.ndarray]],
-        grid: ShapeGrid,
-        progress: Progress | None,
-    ) -> np.ndarray:
-        embeddings_RD = torch.empty(len(lengths_R), self.dimension, device=self.device)
-        for batch in plan_batches(lengths_R, grid):
-            ids_BL = self._token_ids(batch, segments)
-            embeddings_BD = self._forward(ids_BL, _of_batch(lengths_R, batch), _of_batch(first_lengths_R, batch))
-            rows = torch.from_numpy(batch.indices).to(self.device)
-            embeddings_RD[rows] = embeddings_BD[: len(batch.indices)]
-            if progress is not None:
-                progress(len(batch.indices))
+    def _run(self, rows: TokenRows, tokens_per_pack: int, progress: Progress | None) -> np.ndarray:
+        check_rows(rows, longest_tokens=self._config.max_position_embeddings, vocab_size=self._config.vocab_size)
+        embeddings_RD = torch.empty(len(rows.lengths_R), self.dimension, device=self.device)
+        todo = np.arange(len(rows.lengths_R))
+        while len(todo):
+            todo = self._embed(rows, todo, tokens_per_pack, embeddings_RD, progress)
+            tokens_per_pack = max(MIN_TOKENS_PER_PACK, tokens_per_pack // 2)
         return embeddings_RD.cpu().numpy()
 
-    def _token_ids(self, batch: Batch, segments: list[list[np.ndarray]]) -> np.ndarray:
-        """Token ids [B, L] as uint16: `[CLS]`, then each segment and `[SEP]`; dummy rows and padding are 0."""
-        ids_BL = np.zeros((batch.num_rows, batch.length_tokens), dtype=np.uint16)
-        ids_BL[:, 0] = self._cls_token_id
-        for row, index in enumerate(batch.indices):
-            start = 1
-            for segment in segments:
-                stop = start + len(segment[index])
-                ids_BL[row, start:stop] = segment[index]
-                ids_BL[row, stop] = self._sep_token_id
-                start = stop + 1
-        self._check_ids(ids_BL)
-        return ids_BL
+    def _embed(
+        self, rows: TokenRows, todo: np.ndarray, tokens_per_pack: int, embeddings_RD: Tensor, progress: Progress | None
+    ) -> np.ndarray:
+        """Embeds the rows of `todo`; returns those that were left when memory ran out."""
+        starts_R, pace = rows.starts_R, _Pace(self.device)
+        is_left_R = np.zeros(len(rows.lengths_R), dtype=bool)
+        is_left_R[todo] = True
+        for planned in plan_packs(rows.lengths_R[todo], tokens_per_pack):
+            pack = Pack(rows=todo[planned.rows], num_tokens=planned.num_tokens, capacity_tokens=planned.capacity_tokens)
+            try:
+                self._embed_pack(rows, starts_R, pack, embeddings_RD)
+                pace.wait()
+            except torch.OutOfMemoryError as error:
+                _require_smaller(tokens_per_pack, self.device, error)
+                return np.flatnonzero(is_left_R)
+            is_left_R[pack.rows] = False
+            if progress is not None:
+                progress(_work(self._config, rows, pack))
+        return np.flatnonzero(is_left_R)
 
-    def _check_ids(self, ids_BL: np.ndarray) -> None:
-        if ids_BL.max() >= self._vocab_size:
-            raise UsageError(
-                where="token ids",
-                found=f"id {ids_BL.max()}",
-                expected=f"ids below {self._vocab_size}, the size of the encoder's vocabulary",
-                action="Tokenize with the encoder's own tokenizer.",
-            )
+    def _embed_pack(self, rows: TokenRows, starts_R: np.ndarray, pack: Pack, embeddings_RD: Tensor) -> None:
+        places_B = torch.from_numpy(pack.rows).to(self.device)
+        try:
+            embeddings_RD[places_B] = self._forward(rows, starts_R, pack)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise self._naming_the_rows(rows, starts_R, pack, error) from error
 
-    def _forward(self, ids_BL: np.ndarray, lengths_B: np.ndarray, first_lengths_B: np.ndarray) -> Tensor:
-        ids = torch.from_numpy(ids_BL).to(self.device).to(torch.int32)
-        positions_L = torch.arange(ids.shape[1], device=self.device)
-        lengths_B1 = torch.from_numpy(lengths_B).to(self.device).unsqueeze(1)
-        first_B1 = torch.from_numpy(first_lengths_B).to(self.device).unsqueeze(1)
-        few_BQ = positions_L[:LAST_LAYER_ROWS].expand(ids.shape[0], -1)
-        states_BQH = self._realm.states_at(few_BQ, ids, positions_L < lengths_B1, (positions_L >= first_B1).int())
-        return cast(Tensor, self._project(self._realm.pool(states_BQH).float())[:, 0])
+    def _forward(self, rows: TokenRows, starts_R: np.ndarray, pack: Pack) -> Tensor:
+        """Embeddings [B, D]."""
+        tokens = packed_tokens(rows, starts_R, pack)
+        stops_B1 = np.concatenate([[0], np.cumsum(tokens.lengths_B)])
+        on_device = PackOnDevice(
+            ids_T=self._to_device(tokens.ids_T).to(torch.int32),
+            positions_T=self._to_device(tokens.positions_T).to(torch.int32),
+            types_T=self._to_device(tokens.types_T).to(torch.int32),
+            bounds=RowBounds(tuple(tokens.lengths_B.tolist()), self._to_device(stops_B1.astype(np.int32))),
+            cls_places_B=self._to_device(stops_B1[:-1]),
+        )
+        return self._project(self._transformer.cls_states(on_device))
+
+    def _to_device(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _naming_the_rows(
+        self, rows: TokenRows, starts_R: np.ndarray, pack: Pack, error: RuntimeError
+    ) -> BlockError | RuntimeError:
+        """Which rows of the pack fail alone as well; the error itself when none does."""
+        failing = tuple(row for row in pack.rows.tolist() if not self._can_embed(rows, starts_R, row))
+        if not failing:
+            return error
+        return BlockError(
+            where=f"row {', '.join(map(str, failing))} of {len(rows.lengths_R)}",
+            found=str(error).splitlines()[0],
+            expected="an embedding",
+            action="Look at these blocks; the others of their part can be embedded without them.",
+            rows=failing,
+        )
+
+    def _can_embed(self, rows: TokenRows, starts_R: np.ndarray, row: int) -> bool:
+        num_tokens = int(rows.lengths_R[row])
+        pack = Pack(rows=np.array([row]), num_tokens=num_tokens, capacity_tokens=max(num_tokens, self._block_tokens))
+        try:
+            self._forward(rows, starts_R, pack).cpu()
+        except RuntimeError:
+            return False
+        return True
+
+    def _by_device(self, on_cpu: int, on_gpu: int) -> int:
+        return on_cpu if self.device.type == "cpu" else on_gpu
 
 
-def _of_batch(values_R: np.ndarray, batch: Batch) -> np.ndarray:
-    """The values [B] of a batch's rows; 1 for dummies, which are one token long."""
-    values_B = np.ones(batch.num_rows, dtype=np.int64)
-    values_B[: len(batch.indices)] = values_R[batch.indices]
-    return values_B
+class _Pace:
+    """Keeps a GPU a few packs behind, so that memory stays bounded and progress is true; does nothing on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_gpu = device.type == "cuda"
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def wait(self) -> None:
+        """Until at most `PACKS_AHEAD` packs are unfinished."""
+        if not self._is_gpu:
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._events.append(event)
+        if len(self._events) > PACKS_AHEAD:
+            self._events.popleft().synchronize()
 
 
-def _grid(max_tokens_per_batch: int, longest_tokens: int) -> ShapeGrid:
-    return ShapeGrid(
-        bucket_step_tokens=BUCKET_STEP_TOKENS,
-        max_tokens_per_batch=max_tokens_per_batch,
-        max_length_tokens=longest_tokens,
-    )
+def _work(config: RealmConfig, rows: TokenRows, pack: Pack) -> Work:
+    return Work(len(pack.rows), pack.num_tokens, embedder_flops(config, rows.lengths_R[pack.rows]))
+
+
+def _require_smaller(tokens_per_pack: int, device: torch.device, error: Exception) -> None:
+    if tokens_per_pack <= MIN_TOKENS_PER_PACK:
+        raise UsageError(
+            where=f"engine on {device}",
+            found=str(error).splitlines()[0],
+            expected=f"memory for {tokens_per_pack} tokens at a time",
+            action="Free the device's memory, or use one that has more.",
+        ) from error
+    logger.warning("The memory of %s is too small for %d tokens at a time; trying half of it.", device, tokens_per_pack)

@@ -34,13 +34,18 @@ OWN_ATTENTION = ("eager", "sdpa")
 
 
 def activation_of(config: RealmConfig) -> Callable[[Tensor], Tensor]:
-    """The activation of the configuration: a name that transformers knows, or a function.
+    """The activation of the configuration."""
+    return activation_function(config.hidden_act)
+
+
+def activation_function(hidden_act: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - a name or a function
+    """The activation: a name that transformers knows, or a function.
 
     `gelu_new` is PyTorch's tanh form of GELU: the same formula in one pass over memory instead of eight.
     """
-    if callable(config.hidden_act):
-        return cast("Callable[[Tensor], Tensor]", config.hidden_act)
-    name = "gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act
+    if callable(hidden_act):
+        return cast("Callable[[Tensor], Tensor]", hidden_act)
+    name = "gelu_pytorch_tanh" if hidden_act == "gelu_new" else hidden_act
     return cast("Callable[[Tensor], Tensor]", ACT2FN[name])
 
 

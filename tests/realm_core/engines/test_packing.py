@@ -1,59 +1,32 @@
-from __future__ import annotations
-
-import pytest
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realm_core.engines.packing import ShapeGrid, plan_batches
-from realm_core.errors import UsageError
+from realm_core.engines.packing import plan_packs
 
 
-def grid(step=16, budget=96, longest=50):
-    return ShapeGrid(bucket_step_tokens=step, max_tokens_per_batch=budget, max_length_tokens=longest)
+@given(st.lists(st.integers(1, 700), max_size=200), st.integers(1, 300))
+def test_every_row_is_packed_once_and_fits(lengths, capacity):
+    packs = list(plan_packs(np.array(lengths, dtype=np.int64), capacity))
+    assert sorted(row for pack in packs for row in pack.rows.tolist()) == list(range(len(lengths)))
+    for pack in packs:
+        assert pack.num_tokens == sum(lengths[row] for row in pack.rows) <= pack.capacity_tokens
 
 
-def plan(lengths, shapes):
-    return [(batch.indices.tolist(), batch.num_rows, batch.length_tokens) for batch in plan_batches(lengths, shapes)]
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=200), st.integers(1, 300))
+def test_the_capacity_that_a_row_is_packed_into_follows_from_its_length_alone(lengths, capacity):
+    for pack in plan_packs(np.array(lengths), capacity):
+        for row in pack.rows:
+            assert pack.capacity_tokens == -(-lengths[row] // capacity) * capacity
 
 
-def test_a_plan_by_hand():
-    lengths = [3, 33, 16, 17, 50, 49, 40]
-    assert plan(lengths, grid()) == [
-        ([4], 1, 50),
-        ([5], 1, 50),
-        ([1, 6], 2, 48),
-        ([3], 3, 32),
-        ([0, 2], 6, 16),
-    ]
+def test_the_longest_rows_come_first_and_gaps_are_filled_with_what_fits():
+    packs = list(plan_packs(np.array([3, 10, 4, 7, 2, 10]), 16))
+    assert [pack.rows.tolist() for pack in packs] == [[1, 2, 4], [5, 0], [3]]
+    assert [pack.num_tokens for pack in packs] == [16, 13, 7]
 
 
-def test_no_rows_are_no_batches():
-    assert plan([], grid()) == []
-
-
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 60), st.integers(1, 400))
-def test_every_row_is_in_one_batch_of_a_shape_that_its_length_alone_decides(lengths, step, budget):
-    shapes = grid(step, budget)
-    seen = []
-    for indices, num_rows, length_tokens in plan(lengths, shapes):
-        assert 0 < len(indices) <= num_rows
-        assert num_rows == max(1, budget // length_tokens)
-        assert all(shapes.bucket(lengths[index]) == length_tokens for index in indices)
-        assert all(lengths[index] <= length_tokens < lengths[index] + step for index in indices)
-        seen += indices
-    assert sorted(seen) == list(range(len(lengths)))
-
-
-def test_the_longest_rows_come_first():
-    lengths = [batch.length_tokens for batch in plan_batches(list(range(1, 51)), grid())]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_a_row_longer_than_the_encoder_is_named():
-    with pytest.raises(UsageError, match=r"row 1 of 2: 51 tokens .* expected at most 50"):
-        plan([3, 51], grid())
-
-
-def test_a_grid_without_room_is_refused():
-    with pytest.raises(UsageError, match="budget 0"):
-        grid(budget=0)
+def test_many_blocks_leave_little_room():
+    lengths = np.random.default_rng(0).integers(16, 289, 4000)
+    packs = list(plan_packs(lengths, 2048))
+    assert lengths.sum() / sum(pack.capacity_tokens for pack in packs) > 0.99

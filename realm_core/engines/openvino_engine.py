@@ -1,0 +1,124 @@
+"""Embeds token ids in int8 with OpenVINO, on a CPU: an optional extra, `pip install realm-at-scale[int8]`.
+
+Shapes: R rows of the call, B rows of a batch (dummies included), L tokens, D projection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from realm_core.engines.buckets import Batch, ShapeGrid, plan_batches
+from realm_core.engines.engine import Work
+from realm_core.engines.flops import embedder_flops
+from realm_core.engines.peaks import measure_int8_peak
+from realm_core.engines.token_rows import check_rows, padded_tokens, rows_of_blocks, rows_of_queries
+from realm_core.errors import BlockError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from realm_core.engines.engine import Progress, TokenIds
+    from realm_core.engines.token_rows import TokenRows
+    from realm_core.modeling.configuration import RealmConfig
+
+TOKENS_PER_BATCH = 1152
+BUCKET_STEP_TOKENS = 16
+"""Pads a row by 7.5 tokens on average."""
+
+
+def require_openvino() -> Any:  # noqa: ANN401 - an optional module
+    """OpenVINO, or a `UsageError` that says how to install it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError(
+            where="--precision int8",
+            found=f"no OpenVINO ({error})",
+            expected="the packages of the extra `int8`",
+            action="Run `pip install 'realm-at-scale[int8]'`, or take another precision.",
+        ) from error
+    return openvino
+
+
+class OpenVinoEngine:
+    """The embeddings of a quantized RealmEmbedder; an `Engine`.
+
+    A row's embedding depends on the row and the model alone, to the bit: rows are padded to a length that follows from
+    their own, and all batches of a length have one shape.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        config: RealmConfig,
+        *,
+        threads: int | None = None,
+        cls_token_id: int = 101,
+        sep_token_id: int = 102,
+        measures_peak: bool = False,
+    ) -> None:
+        """Compiles a model file for this machine, in a second or two.
+
+        Args:
+            model: the `.xml` beside its `.bin`.
+            config: of the embedder that was quantized.
+            threads: by default one per core.
+            cls_token_id: of the embedder's tokenizer.
+            sep_token_id: likewise.
+            measures_peak: whether to find out `peak_flops_per_second`, which takes half a second.
+
+        Raises:
+            UsageError: OpenVINO is not installed.
+        """
+        openvino = require_openvino()
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+        options |= {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+        core = openvino.Core()
+        self._request = core.compile_model(str(model), "CPU", options).create_infer_request()
+        self.dimension = config.retriever_proj_size
+        self.peak_flops_per_second = measure_int8_peak() if measures_peak else 0.0
+        self._config = config
+        self._marker_ids = (cls_token_id, sep_token_id)
+        self._grid = ShapeGrid(
+            bucket_step_tokens=BUCKET_STEP_TOKENS,
+            max_tokens_per_batch=TOKENS_PER_BATCH,
+            max_length_tokens=config.max_position_embeddings,
+        )
+
+    def encode(
+        self, title_token_ids: TokenIds, body_token_ids: TokenIds, *, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Embeddings [R, D], fp32, of blocks `[CLS] title [SEP] body [SEP]`; see `Engine.encode`."""
+        return self._run(rows_of_blocks(title_token_ids, body_token_ids, *self._marker_ids), progress)
+
+    def encode_queries(self, token_ids: TokenIds) -> np.ndarray:
+        """Embeddings [R, D], fp32, of queries `[CLS] tokens [SEP]`, all of token type 0."""
+        return self._run(rows_of_queries(token_ids, *self._marker_ids), None)
+
+    def _run(self, rows: TokenRows, progress: Progress | None) -> np.ndarray:
+        check_rows(rows, longest_tokens=self._config.max_position_embeddings, vocab_size=self._config.vocab_size)
+        embeddings_RD = np.empty((len(rows.lengths_R), self.dimension), dtype=np.float32)
+        starts_R = rows.starts_R
+        for batch in plan_batches(rows.lengths_R, self._grid):
+            embeddings_RD[batch.indices] = self._infer(rows, starts_R, batch)
+            if progress is not None:
+                lengths_B = rows.lengths_R[batch.indices]
+                progress(Work(len(lengths_B), int(lengths_B.sum()), embedder_flops(self._config, lengths_B)))
+        return embeddings_RD
+
+    def _infer(self, rows: TokenRows, starts_R: np.ndarray, batch: Batch) -> np.ndarray:
+        ids_BL, first_lengths_B1, lengths_B1 = padded_tokens(rows, starts_R, batch)
+        try:
+            embeddings_BD = self._request.infer([ids_BL, first_lengths_B1, lengths_B1])[0]
+        except RuntimeError as error:
+            raise BlockError(
+                where=f"rows {', '.join(map(str, batch.indices.tolist()))} of {len(rows.lengths_R)}",
+                found=str(error).splitlines()[0],
+                expected="embeddings",
+                action="Look at these blocks, or take another precision.",
+                rows=tuple(batch.indices.tolist()),
+            ) from error
+        found: np.ndarray = embeddings_BD[: len(batch.indices)]
+        return found
