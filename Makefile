@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORACLE := .venv-oracle
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install install-dev demo test check format oracle golden clean
+.PHONY: help install install-dev demo test check format oracle peers golden clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,7 +26,7 @@ $(VENV)/installed: $(VENV)/python-checked pyproject.toml constraints.txt require
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) -c constraints.txt -e '.[demo,dev]'
+	$(PIP) -c constraints.txt -e '.[demo,dev,int8]'
 	@touch $@
 
 install: $(VENV)/installed  ## set up .venv with what the demo needs
@@ -56,6 +57,13 @@ $(ORACLE)/installed: tests/golden/requirements.txt
 	@touch $@
 
 oracle: $(ORACLE)/installed  ## set up .venv-oracle with transformers 4.40.2, which has the published REALM
+
+$(PEERS)/installed: benchmarks/requirements-peers.txt | $(ORACLE)/installed
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+peers: $(PEERS)/installed  ## set up .venv-oracle and .venv-peers, with which benchmarks.embed compares
 
 golden: oracle  ## rebuild the golden files of tests/golden with it: about a minute
 	PYTHONPATH=tests $(ORACLE)/bin/python -m golden.generate

@@ -18,7 +18,7 @@ from realm_core.modeling.digests import tokenizer_digest
 from realm_core.records import blocks_to_batch
 from realm_core.storage.block_store import PartEntry, part_is_whole, read_part, write_part
 from realm_core.storage.digests import digest_of, fixed_binary_to_numpy
-from realm_core.storage.embedding_store import embedding_digest, embeddings_are_whole, write_embeddings
+from realm_core.storage.embedding_store import EmbeddingSpec, embeddings_are_whole, write_embeddings
 from realm_core.text.ready_blocks import ReadyBlockBuilder
 from realm_core.text.salient_spans import RuleTagger
 
@@ -157,10 +157,10 @@ class PartConverter:
         """Whether they were there already."""
         if self._embeddings is None or embeddings_RD is None:
             return None
-        digest = embedding_digest(part.digest, self._embeddings.encoder_digest, self._embeddings.precision)
-        were_there = embeddings_are_whole(self._store, digest, part)
+        spec = EmbeddingSpec(encoder_digest=self._embeddings.encoder_digest, precision=self._embeddings.precision)
+        were_there = embeddings_are_whole(self._store, spec.digest(part.digest), part)
         if not were_there:
-            write_embeddings(self._store, digest, uids, embeddings_RD)
+            write_embeddings(self._store, spec, part, uids, embeddings_RD)
         return were_there
 
 

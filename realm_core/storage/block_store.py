@@ -48,11 +48,17 @@ class CorpusManifest:
     source: str
     counts: dict[str, int]
     """What ingest read, dropped and made."""
+    block_rule: str = "sentences"
+    """How documents were cut, see `realm_core.text.blocking`; published block records are ORQA's, by sentences."""
 
     @property
     def digest(self) -> str:
-        """Names this version of the corpus: the digest of its parts, tokenizer and block length."""
-        return digest_of([part.digest for part in self.parts], self.tokenizer_digest, self.max_block_tokens)
+        """Names this version of the corpus: the digest of its parts, tokenizer, block length and block rule.
+
+        The rule enters it only where it is not `sentences`, so that corpora from before there was a choice keep theirs.
+        """
+        rule = [] if self.block_rule == "sentences" else [self.block_rule]
+        return digest_of([part.digest for part in self.parts], self.tokenizer_digest, self.max_block_tokens, *rule)
 
     @property
     def num_blocks(self) -> int:
@@ -104,7 +110,7 @@ def _is_whole(store: Store, path: str, digest: str) -> bool:
         return False
     try:
         is_parquet = path.endswith(".parquet")
-        table = read_table(store, path) if is_parquet else _map_arrow(store.local_file(path))
+        table = read_table(store, path) if is_parquet else store.read_checked(path, _map_arrow)
         return digest_of_table(table) == digest
     except (ArtifactCorruptError, pa.ArrowException, ValueError):
         return False
@@ -179,7 +185,7 @@ class BlockRecords:
 
     def _table(self, index: int) -> pa.Table:
         if index not in self._tables:
-            self._tables[index] = _map_arrow(self._store.local_file(self._paths[index]))
+            self._tables[index] = self._store.read_checked(self._paths[index], _map_arrow)
         return self._tables[index]
 
 
@@ -192,6 +198,8 @@ def _map_arrow(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system, such as a missing permission: it says nothing of the bytes
         raise ArtifactCorruptError(
             where=str(path),
             found=f"an Arrow file that cannot be read ({error})",

@@ -7,15 +7,26 @@ import json
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, StoreError
+from realm_core.storage.failures import (
+    is_missing_bucket,
+    is_of_a_store,
+    local_failure,
+    missing_bucket,
+    remote_failure,
+)
+from realm_core.storage.local_files import TEMPORARY_MARK, Place, exclusive, remove_leftovers, write_atomically
+from realm_core.storage.retries import retry_seconds, with_retries
+
+Result = TypeVar("Result")
 
 CACHE_VARIABLE = "REALM_CACHE"
 """Environment variable naming the folder that keeps local copies of a remote store's immutable files."""
@@ -26,12 +37,31 @@ class Store:
 
     Paths are relative to the store's root, with forward slashes. A write is visible whole or not at all: on a local
     disk the bytes go to a temporary name, are flushed to the disk and renamed; on an object store they are one put.
+
+    An object store that is busy or cannot be reached is tried again for `REALM_STORE_RETRY_SECONDS` (300), with a
+    warning in the log for each wait. What waiting does not mend (no such bucket, access denied, a full disk) is a
+    `StoreError` at once.
+
+    `s3://bucket/folder` needs the package s3fs. Credentials, region and endpoint come from where all tools for S3 look
+    for them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`, ~/.aws; `AWS_ENDPOINT_URL` names a
+    server other than Amazon's, as in `AWS_ENDPOINT_URL=http://minio:9000`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, max_retry_seconds: float | None = None) -> None:
+        """Opens nothing yet.
+
+        Args:
+            url: a local path or an fsspec URL.
+            max_retry_seconds: instead of what the environment says; 0 tries once.
+
+        Raises:
+            StoreError: an unknown protocol.
+            UsageError: the environment says nonsense.
+        """
         self.url = str(url).rstrip("/") or "/"
+        self._max_retry_seconds = retry_seconds() if max_retry_seconds is None else max_retry_seconds
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, **_options(self.url))
         except (ValueError, ImportError) as error:
             raise StoreError(
                 where=f"store {self.url}",
@@ -52,8 +82,20 @@ class Store:
         return f"{self.root.rstrip('/')}/{path}"
 
     def exists(self, path: str) -> bool:
-        """True when the file is there, whole."""
-        return bool(self.fs.exists(self.full_path(path)))
+        """True when the file is there, whole; sees at once what other processes wrote."""
+
+        def look() -> bool:
+            if self.is_local:
+                Path(self.full_path(path)).stat()
+            else:
+                self.fs.invalidate_cache()  # of listings, which s3fs and others keep
+                self.fs.info(self.full_path(path))
+            return True
+
+        try:
+            return self._call(f"looking for {path}", look)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def require_initialized(self) -> None:
         """Raises `StoreError` when no corpus has ever been ingested here."""
@@ -68,15 +110,17 @@ class Store:
     def list(self, folder: str) -> list[str]:
         """Names directly under a folder, sorted; empty when the folder is not there. Temporary names are left out."""
         try:
-            entries = self.fs.ls(self.full_path(folder), detail=False, refresh=True)
+            entries = self._call(
+                f"listing {folder}", lambda: self.fs.ls(self.full_path(folder), detail=False, refresh=True)
+            )
         except FileNotFoundError:
             return []
-        return sorted(name for name in (Path(e).name for e in entries) if ".tmp-" not in name)
+        return sorted(name for name in (Path(e).name for e in entries) if TEMPORARY_MARK not in name)
 
     def read_bytes(self, path: str) -> bytes:
         """The whole file. Raises `ArtifactMissingError` when it is not there."""
         try:
-            return bytes(self.fs.cat_file(self.full_path(path)))
+            return bytes(self._call(f"reading {path}", lambda: self.fs.cat_file(self.full_path(path))))
         except FileNotFoundError as error:
             raise missing_file(self, path) from error
 
@@ -99,13 +143,13 @@ class Store:
     def write_bytes(self, path: str, data: bytes) -> None:
         """Writes the file, atomically; an existing one is replaced."""
         if not self.is_local:
-            self.fs.pipe_file(self.full_path(path), data)
+            self._put(path, lambda: self.fs.pipe_file(self.full_path(path), data))
             return
 
         def write(temporary: Path) -> None:
             temporary.write_bytes(data)
 
-        self._write_and_rename(Path(self.full_path(path)), write)
+        write_atomically(Path(self.full_path(path)), write, self._place)
 
     def write_json(self, path: str, value: object) -> None:
         """Writes a manifest or pointer, atomically; readable by people, keys in the given order."""
@@ -114,12 +158,15 @@ class Store:
     def write_file(self, path: str, write: Callable[[Path], None]) -> None:
         """Lets `write(local path)` make the file, then makes it visible atomically."""
         if self.is_local:
-            self._write_and_rename(Path(self.full_path(path)), write)
+            write_atomically(Path(self.full_path(path)), write, self._place)
             return
-        with tempfile.TemporaryDirectory(prefix="realm-") as folder:
-            local = Path(folder) / Path(path).name
-            write(local)
-            self.fs.put_file(str(local), self.full_path(path))
+        try:
+            with tempfile.TemporaryDirectory(prefix="realm-") as folder:
+                local = Path(folder) / Path(path).name
+                write(local)
+                self._put(path, lambda: self.fs.put_file(str(local), self.full_path(path)))
+        except OSError as error:
+            raise Place(f"folder {tempfile.gettempdir()}", "TMPDIR").cannot_write(error) from error
 
     def put_folder(self, folder: Path, path: str, *, last: str) -> None:
         """Copies a folder's files; the one named `last` (the manifest) goes last, so that its presence means all."""
@@ -133,18 +180,21 @@ class Store:
             self.write_file(f"{path}/{name}", copy)
 
     def local_file(self, path: str) -> Path:
-        """A local path of an immutable file: the file itself, or a cached copy of a remote one."""
+        """A local path of an immutable file: the file itself, or a cached copy of a remote one.
+
+        A remote file is downloaded once per machine, also when several processes ask for it at the same moment.
+        """
         if self.is_local:
-            local = Path(self.full_path(path))
-            if not local.exists():
-                raise missing_file(self, path)
-            return local
-        cached = self._cache_folder() / path
-        if not cached.exists():
             if not self.exists(path):
                 raise missing_file(self, path)
-            self._write_and_rename(cached, lambda temporary: self.fs.get_file(self.full_path(path), str(temporary)))
-        return cached
+            return Path(self.full_path(path))
+        copy = self._copy_of(path)
+        if not copy.exists():
+            with exclusive(self._cache_folder() / "locks" / hashlib.sha256(path.encode()).hexdigest(), self._cache):
+                if not copy.exists():
+                    remove_leftovers(copy)
+                    write_atomically(copy, lambda temporary: self._download(path, temporary), self._cache)
+        return copy
 
     def local_folder(self, path: str) -> Path:
         """A local path of an immutable folder of files, see `local_file`."""
@@ -153,45 +203,97 @@ class Store:
             raise missing_file(self, path)
         return [self.local_file(f"{path}/{name}").parent for name in names][-1]
 
+    def read_checked(self, path: str, read: Callable[[Path], Result]) -> Result:
+        """What `read(local path)` makes of an immutable file.
+
+        Where it finds a cached copy corrupt, a fresh one is downloaded and read: the copy may have been damaged, or the
+        file mended since.
+
+        Raises:
+            ArtifactMissingError: not there.
+            ArtifactCorruptError: from `read`.
+            StoreError: it cannot be read.
+        """
+        try:
+            return self._read_local(path, read)
+        except ArtifactCorruptError:
+            if self.is_local:
+                raise
+            self._forget_copy(path)
+            return self._read_local(path, read)
+
     def remove(self, path: str) -> None:
         """Removes a file or folder; nothing happens when it is not there."""
-        if self.exists(path):
+
+        def remove() -> None:
+            self.fs.invalidate_cache()
             self.fs.rm(self.full_path(path), recursive=True)
+
+        with suppress(FileNotFoundError):
+            self._call(f"removing {path}", remove)
+
+    @property
+    def _place(self) -> Place:
+        return Place(f"store {self.url}", "--store")
+
+    @property
+    def _cache(self) -> Place:
+        return Place(f"cache {self._cache_folder()}", CACHE_VARIABLE)
 
     def _cache_folder(self) -> Path:
         base = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "realm"
         return Path(base) / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
-    def _write_and_rename(self, target: Path, write: Callable[[Path], None]) -> None:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(
-                where=f"store {self.url}",
-                found=f"a file where a folder is needed ({error})",
-                expected="a folder, or a path that is free",
-                action="Choose another --store.",
-            ) from error
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        temporary = target.parent / f"{target.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        try:
-            write(temporary)
-            _flush_to_disk(temporary)
-            temporary.replace(target)
-            _flush_to_disk(target.parent)
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    def _copy_of(self, path: str) -> Path:
+        return self._cache_folder() / "files" / path
 
-    def _cannot_write(self, error: OSError) -> StoreError:
-        return StoreError(
-            where=f"store {self.url}",
-            found=f"a write that failed ({error})",
-            expected="a place that can be written, with room on it",
-            action="Make room or correct --store, and run the command again; nothing was half-written.",
-        )
+    def _forget_copy(self, path: str) -> None:
+        if not self.is_local and self._copy_of(path).is_file():
+            self._copy_of(path).unlink(missing_ok=True)
+
+    def _download(self, path: str, target: Path) -> None:
+        try:
+            self._call(f"reading {path}", lambda: self.fs.get_file(self.full_path(path), str(target)))
+        except FileNotFoundError as error:
+            raise missing_file(self, path) from error
+
+    def _put(self, path: str, put: Callable[[], object]) -> None:
+        try:
+            self._call(f"writing {path}", put)
+        except FileNotFoundError as error:
+            raise missing_bucket(self.url, error) from error
+        self._forget_copy(path)
+
+    def _read_local(self, path: str, read: Callable[[Path], Result]) -> Result:
+        local = self.local_file(path)
+        try:
+            return read(local)
+        except FileNotFoundError as error:
+            raise missing_file(self, path) from error
+        except OSError as error:
+            raise local_failure(self.url, f"reading {local}", error) from error
+
+    def _call(self, what: str, call: Callable[[], Result]) -> Result:
+        """An operation of the file system, repeated while it fails in passing.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: no such file; the caller knows what that means.
+            StoreError: all other failures of the store.
+        """
+        try:
+            if self.is_local:
+                return call()
+            return with_retries(call, what=f"{what} in store {self.url}", max_seconds=self._max_retry_seconds)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if is_missing_bucket(error):
+                raise missing_bucket(self.url, error) from error
+            raise
+        except Exception as error:
+            if not is_of_a_store(error):
+                raise
+            if self.is_local:
+                raise local_failure(self.url, what, error) from error
+            raise remote_failure(self.url, what, error, tried_seconds=self._max_retry_seconds) from error
 
 
 def missing_file(store: Store, path: str) -> ArtifactMissingError:
@@ -204,9 +306,9 @@ def missing_file(store: Store, path: str) -> ArtifactMissingError:
     )
 
 
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _options(url: str) -> dict[str, Any]:
+    """Of s3fs: its own retries, up to minutes each and unseen, are left to `with_retries`."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"retries": {"total_max_attempts": 1, "mode": "standard"}, **configured}}

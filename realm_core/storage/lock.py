@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -15,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from realm_core.errors import StoreLockedError
+from realm_core.errors import StoreError, StoreLockedError
+from realm_core.storage.files import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from realm_core.storage.files import Store
 
 LOCK_NAME = "WRITER.lock"
 LEASE_SECONDS = 60.0
@@ -73,13 +73,14 @@ def _lease(store: Store, owner: dict[str, Any]) -> Iterator[None]:
         held = store.read_json(LOCK_NAME)
         if not _is_abandoned(held, now_seconds=time.time(), host=owner["host"]):
             raise _locked(store, json.dumps(held))
+    _sign(store, owner)
+    impatient = Store(store.url, max_retry_seconds=0.0)  # a late renewal would overwrite the lease of another run
     stop = threading.Event()
 
     def renew() -> None:
-        while True:
-            store.write_json(LOCK_NAME, {**owner, "expires_at": time.time() + LEASE_SECONDS})
-            if stop.wait(LEASE_SECONDS / 3):
-                return
+        while not stop.wait(LEASE_SECONDS / 3):
+            with _logged("renewing", store):
+                _sign(impatient, owner)
 
     thread = threading.Thread(target=renew, name="store-lease", daemon=True)
     thread.start()
@@ -88,7 +89,21 @@ def _lease(store: Store, owner: dict[str, Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        store.remove(LOCK_NAME)
+        with _logged("giving back", store):
+            impatient.remove(LOCK_NAME)
+
+
+def _sign(store: Store, owner: dict[str, Any]) -> None:
+    store.write_json(LOCK_NAME, {**owner, "expires_at": time.time() + LEASE_SECONDS})
+
+
+@contextmanager
+def _logged(what: str, store: Store) -> Iterator[None]:
+    """A lease that cannot be reached is no reason to end a run: it runs out, and the run fails by itself if it must."""
+    try:
+        yield
+    except StoreError as error:
+        logging.getLogger(__name__).warning("%s the lease of store %s failed: %s", what, store.url, error.found)
 
 
 def _is_abandoned(held: dict[str, Any], *, now_seconds: float, host: str) -> bool:

@@ -38,14 +38,20 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None = None) ->
     Raises:
         ArtifactMissingError: no such file.
         ArtifactCorruptError: truncated, or a byte is not the one that was written.
+        StoreError: it cannot be read, whatever is in it.
     """
-    local = store.local_file(path)
-    try:
-        return pq.read_table(local, columns=columns, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactCorruptError(
-            where=f"{store.url}/{path}",
-            found=f"a Parquet file that cannot be read ({str(error).splitlines()[0]})",
-            expected="the file as it was written",
-            action="Remove it and run the command that made it again; it makes only what is missing.",
-        ) from error
+
+    def read(local: Path) -> pa.Table:
+        try:
+            return pq.read_table(local, columns=columns, page_checksum_verification=True, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the system, such as a missing permission: it says nothing of the bytes
+            raise ArtifactCorruptError(
+                where=f"{store.url}/{path}",
+                found=f"a Parquet file that cannot be read ({str(error).splitlines()[0]})",
+                expected="the file as it was written",
+                action="Remove it and run the command that made it again; it makes only what is missing.",
+            ) from error
+
+    return store.read_checked(path, read)

@@ -11,7 +11,7 @@ from realm_core.records import Block
 from realm_core.storage.block_store import CorpusManifest, read_part, save_corpus
 from realm_core.storage.corpus_writer import CorpusWriter
 from realm_core.storage.digests import fixed_binary_to_numpy
-from realm_core.storage.embedding_store import embedding_digest, write_embeddings
+from realm_core.storage.embedding_store import EmbeddingSpec, write_embeddings
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import SnapshotManifest, publish
 
@@ -46,11 +46,11 @@ class SyntheticStore:
         embeddings = self.embeddings(seed)
         digests = []
         for part in self.corpus.parts:
-            digest = embedding_digest(part.digest, f"encoder-{seed}", "fp32")
+            spec = EmbeddingSpec(encoder_digest=f"encoder-{seed}", precision="fp32")
             uids = fixed_binary_to_numpy(read_part(self.store, part, ["uid"])["uid"])
             rows = embeddings[part.first_block_id : part.first_block_id + part.num_rows]
-            write_embeddings(self.store, digest, uids, rows)
-            digests.append(digest)
+            write_embeddings(self.store, spec, part, uids, rows)
+            digests.append(spec.digest(part.digest))
         plans = plan_shards(self.corpus.parts, digests, num_shards=num_shards, spec=IndexSpec())
         shards = [build_shard(self.store, plan, embeddings[:8], num_hits=10) for plan in plans]
         manifest = SnapshotManifest(
