@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from ray.exceptions import RayTaskError
 from tokenizers import Tokenizer
 
 from cluster.calls import as_realm_error
+from realm_core.corpora.counts import ParagraphCounts
 from realm_core.corpora.raw_documents import clean
 from realm_core.storage.corpus_writer import CorpusWriter, WrittenCorpus
-from realm_core.text.blocking import BlockBuilder
+from realm_core.text.blocking import BlockBuilder, BlockedDocument
 from realm_core.text.salient_spans import RuleTagger
 
 if TYPE_CHECKING:
@@ -23,14 +25,42 @@ if TYPE_CHECKING:
 
     from realm_core.corpora.raw_documents import RawDocument
     from realm_core.corpora.source import Source
-    from realm_core.records import Block, Document
+    from realm_core.records import Document
     from realm_core.storage.files import Store
+    from realm_core.text.blocking import BlockRule
 
 DOCUMENTS_PER_TASK = 8
 TASKS_AHEAD_PER_CPU = 2
 TASK_CPUS = 0.5
 
-CleanedDocument = tuple["Document | None", "list[Block]"]
+CleanedDocument = tuple["Document | None", BlockedDocument]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocking:
+    """How documents become blocks, in any process."""
+
+    tokenizer_json: str
+    max_block_tokens: int
+    rule: BlockRule
+
+    def builder(self) -> BlockBuilder:
+        """The builder of these blocks."""
+        return BlockBuilder(
+            tokenizer=Tokenizer.from_str(self.tokenizer_json),
+            max_block_tokens=self.max_block_tokens,
+            tagger=RuleTagger(),
+            rule=self.rule,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestedCorpus:
+    """What was written, and what became of the paragraphs."""
+
+    written: WrittenCorpus
+    paragraph_counts: ParagraphCounts | None
+    """None by the rule `sentences`, which knows no paragraphs."""
 
 
 def ingest_source(
@@ -39,10 +69,11 @@ def ingest_source(
     *,
     tokenizer: Tokenizer,
     max_block_tokens: int,
+    block_rule: BlockRule,
     num_parts: int,
     num_cpus: float,
     progress: Callable[[int], None] = lambda _: None,
-) -> WrittenCorpus:
+) -> IngestedCorpus:
     """Writes the source's parts; documents keep the source's order inside each part.
 
     `progress` is called with the documents made so far; the source counts what it read.
@@ -50,26 +81,28 @@ def ingest_source(
     Raises:
         SourceError: the source is damaged, truncated, or holds no article; no part has been written then.
     """
+    blocking = Blocking(tokenizer_json=tokenizer.to_str(), max_block_tokens=max_block_tokens, rule=block_rule)
+    paragraph_counts = ParagraphCounts() if block_rule == "paragraphs" else None
     with tempfile.TemporaryDirectory(prefix="realm-ingest-") as folder:
         writer = CorpusWriter(store, num_parts=num_parts, spill_folder=Path(folder))
         ahead = max(2, int(num_cpus * TASKS_AHEAD_PER_CPU))
-        for document, blocks in _cleaned(source.raw_documents(), tokenizer.to_str(), max_block_tokens, ahead):
+        for document, blocked in _cleaned(source.raw_documents(), blocking, ahead):
             source.counts.count_cleaned(document)
-            writer.add(blocks)
+            if document is not None and paragraph_counts is not None:
+                paragraph_counts.count(document, blocked)
+            writer.add(blocked.blocks)
             progress(source.counts.documents)
         source.check_has_documents()
-        return writer.finish()
+        return IngestedCorpus(written=writer.finish(), paragraph_counts=paragraph_counts)
 
 
-def _cleaned(
-    raw_documents: Iterator[RawDocument], tokenizer_json: str, max_block_tokens: int, ahead: int
-) -> Iterator[CleanedDocument]:
+def _cleaned(raw_documents: Iterator[RawDocument], blocking: Blocking, ahead: int) -> Iterator[CleanedDocument]:
     """Cleaned documents in their order, with a bounded number of tasks under way."""
     task = _clean_and_block.options(num_cpus=TASK_CPUS)
-    shared = ray.put(tokenizer_json)
+    shared = ray.put(blocking)
     under_way: deque[Any] = deque()
     while batch := list(islice(raw_documents, DOCUMENTS_PER_TASK)):
-        under_way.append(task.remote(batch, shared, max_block_tokens))
+        under_way.append(task.remote(batch, shared))
         if len(under_way) > ahead:
             yield from _result(under_way.popleft())
     while under_way:
@@ -84,9 +117,7 @@ def _result(ref: Any) -> list[CleanedDocument]:  # noqa: ANN401 - refs are untyp
 
 
 @ray.remote
-def _clean_and_block(batch: list[RawDocument], tokenizer_json: str, max_block_tokens: int) -> list[CleanedDocument]:
-    builder = BlockBuilder(
-        tokenizer=Tokenizer.from_str(tokenizer_json), max_block_tokens=max_block_tokens, tagger=RuleTagger()
-    )
+def _clean_and_block(batch: list[RawDocument], blocking: Blocking) -> list[CleanedDocument]:
+    builder = blocking.builder()
     documents = [clean(raw) for raw in batch]
-    return [(document, builder.blocks(document) if document else []) for document in documents]
+    return [(document, builder.cut(document) if document else BlockedDocument([])) for document in documents]

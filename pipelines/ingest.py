@@ -16,10 +16,12 @@ from realm_core.storage.block_store import CorpusManifest, load_corpus, part_is_
 from realm_core.storage.digests import digest_of
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
+from realm_core.text.blocking import BlockRule
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from cluster.ingesting import IngestedCorpus
     from realm_core.corpora.source import Source
 
 INGEST_RULES = 1
@@ -43,6 +45,12 @@ class IngestConfig:
     """Directory or hub id of the BERT-family checkpoint whose vocabulary tokenizes the corpus."""
     max_block_tokens: int = 288
     """Most word pieces of a block, title and three markers included (ORQA: 288)."""
+    blocks: BlockRule = "sentences"
+    """`sentences` are packed into blocks, across paragraphs (ORQA's rule); `paragraphs` become one block each, and a
+    longer one is known by its first max-block-tokens."""
+    keep_all_titles: bool = False
+    """Keep lists, indexes, outlines and disambiguations, which ORQA's rule drops by their titles. The rule suits an
+    encyclopedia, whose lists are names in rows; switch it off where every document is meant to be found."""
     num_parts: int | None = None
     """Parts that documents are spread over; by default those of the store's corpus, or about 16,384 blocks each."""
     address: str | None = None
@@ -62,7 +70,10 @@ class IngestConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestReport:
-    """Counts that add up: pages = documents + redirects + other namespaces + dropped by title + empty."""
+    """Counts that add up: pages = documents + redirects + other namespaces + dropped by title + empty.
+
+    With `--blocks paragraphs` also: paragraphs = blocks + duplicate blocks + empty paragraphs.
+    """
 
     corpus_digest: str
     counts: dict[str, int]
@@ -91,11 +102,11 @@ def run_ingest(config: IngestConfig) -> IngestReport:
         StoreLockedError: another run is writing the store.
     """
     store = Store(config.store)
-    source = open_source(config.source)
+    source = open_source(config.source, keep_all_titles=config.keep_all_titles)
     tokenizer = load_tokenizer(require_usable_encoder(config.encoder))
     with writer_lock(store, "realm ingest"):
         num_parts = config.num_parts or _usual_num_parts(store, source)
-        key = digest_of(INGEST_RULES, source.digest(), tokenizer_digest(tokenizer), config.max_block_tokens, num_parts)
+        key = _key(config, source, tokenizer, num_parts)
         done = _finished(store, key)
         if done is not None:
             save_corpus(store, done)
@@ -104,6 +115,20 @@ def run_ingest(config: IngestConfig) -> IngestReport:
         save_corpus(store, manifest)
         store.write_json(f"ingests/{key}.json", {"corpus": manifest.digest})
         return _report(manifest, was_done=False)
+
+
+def _key(config: IngestConfig, source: Source, tokenizer: Tokenizer, num_parts: int) -> str:
+    """Names what an ingest makes. Choices enter it where they depart from the default, so old names stay valid."""
+    chosen = {
+        name: value
+        for name, value, default in (
+            ("blocks", config.blocks, "sentences"),
+            ("keep_all_titles", config.keep_all_titles, False),
+        )
+        if value != default
+    }
+    rules = (INGEST_RULES, source.digest(), tokenizer_digest(tokenizer), config.max_block_tokens, num_parts)
+    return digest_of(*rules, *([chosen] if chosen else []))
 
 
 def _usual_num_parts(store: Store, source: Source) -> int:
@@ -133,24 +158,31 @@ def _finished(store: Store, key: str) -> CorpusManifest | None:
 def _ingest(config: IngestConfig, store: Store, source: Source, tokenizer: Tokenizer, num_parts: int) -> CorpusManifest:
     with ray_session(config.address), Display() as display:
         bar = display.task("ingest", total=source.total_bytes, unit="bytes")
-        written = ingest_source(
+        ingested = ingest_source(
             source,
             store,
             tokenizer=tokenizer,
             max_block_tokens=config.max_block_tokens,
+            block_rule=config.blocks,
             num_parts=num_parts,
             num_cpus=cluster_capacity()[0],
             progress=lambda documents: bar.update(source.position_bytes, note=f"{documents:,} documents"),
         )
     store.write_json("corpora/PARTS", {"num_parts": num_parts})
     return CorpusManifest(
-        parts=written.parts,
+        parts=ingested.written.parts,
         tokenizer_digest=tokenizer_digest(tokenizer),
         max_block_tokens=config.max_block_tokens,
-        uid_digest=written.uid_digest,
+        uid_digest=ingested.written.uid_digest,
         source=source.url,
-        counts={**asdict(source.counts), "duplicate_blocks": written.num_duplicate_blocks},
+        counts=_counts(source, ingested),
+        block_rule=config.blocks,
     )
+
+
+def _counts(source: Source, ingested: IngestedCorpus) -> dict[str, int]:
+    of_paragraphs = asdict(ingested.paragraph_counts) if ingested.paragraph_counts else {}
+    return {**asdict(source.counts), **of_paragraphs, "duplicate_blocks": ingested.written.num_duplicate_blocks}
 
 
 def _report(manifest: CorpusManifest, *, was_done: bool) -> IngestReport:

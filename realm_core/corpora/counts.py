@@ -1,10 +1,14 @@
-"""What became of every page of a corpus source."""
+"""What became of every page of a corpus source, and of every paragraph."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from realm_core.records import Document
+
+if TYPE_CHECKING:
+    from realm_core.text.blocking import BlockedDocument
 
 
 @dataclass(slots=True)
@@ -34,3 +38,20 @@ class CorpusCounts:
             self.empty += 1
         else:
             self.documents += 1
+
+
+@dataclass(slots=True)
+class ParagraphCounts:
+    """Filled while paragraphs are made into blocks: paragraphs = blocks + duplicate blocks + empty paragraphs."""
+
+    paragraphs: int = 0
+    empty_paragraphs: int = 0
+    """Without a single word piece, such as control characters alone."""
+    truncated_blocks: int = 0
+    """Longer than a block; counted before duplicates are dropped."""
+
+    def count(self, document: Document, blocked: BlockedDocument) -> None:
+        """Books a document of which each paragraph with a token became a block."""
+        self.paragraphs += len(document.paragraphs)
+        self.empty_paragraphs += len(document.paragraphs) - len(blocked.blocks)
+        self.truncated_blocks += blocked.num_truncated

@@ -13,13 +13,16 @@ from realm_core.errors import SourceError
 _EXPECTED = 'an object with "title" and either "text" (a string) or "paragraphs" (a list of strings)'
 
 
-def raw_documents(chunks: Iterable[bytes], *, counts: CorpusCounts, where: str) -> Iterator[RawDocument]:
+def raw_documents(
+    chunks: Iterable[bytes], *, counts: CorpusCounts, where: str, keep_all_titles: bool = False
+) -> Iterator[RawDocument]:
     """Documents in file order. The id is `id` (a string or an integer), or else the title; blank lines are skipped.
 
     Args:
         chunks: the decompressed bytes, UTF-8.
         counts: `pages` and `dropped_by_title` are counted here; the caller books the rest with `count_cleaned`.
         where: names the source in errors.
+        keep_all_titles: switches the title rule off.
 
     Raises:
         SourceError: names the first line that is no document. A file cut off between two lines cannot be told from
@@ -30,7 +33,7 @@ def raw_documents(chunks: Iterable[bytes], *, counts: CorpusCounts, where: str) 
             continue
         raw = _raw_document(_parsed(line, f"{where}, line {number}"), f"{where}, line {number}")
         counts.pages += 1
-        if is_dropped_title(raw.title):
+        if not keep_all_titles and is_dropped_title(raw.title):
             counts.dropped_by_title += 1
         else:
             yield raw

@@ -36,7 +36,9 @@ class _Page:
     text: str
 
 
-def raw_documents(chunks: Iterable[bytes], *, counts: CorpusCounts, where: str) -> Iterator[RawDocument]:
+def raw_documents(
+    chunks: Iterable[bytes], *, counts: CorpusCounts, where: str, keep_all_titles: bool = False
+) -> Iterator[RawDocument]:
     """Articles in dump order; everything else is counted in `counts`.
 
     Args:
@@ -44,6 +46,7 @@ def raw_documents(chunks: Iterable[bytes], *, counts: CorpusCounts, where: str) 
         counts: `pages` and the three reasons to drop a page are counted here; the caller books the rest with
             `count_cleaned`.
         where: names the source in errors.
+        keep_all_titles: switches the title rule off.
 
     Raises:
         SourceError: the XML is malformed, is no MediaWiki export, or ends too early.
@@ -54,7 +57,7 @@ def raw_documents(chunks: Iterable[bytes], *, counts: CorpusCounts, where: str) 
             counts.other_namespaces += 1
         elif page.is_redirect:
             counts.redirects += 1
-        elif is_dropped_title(page.title):
+        elif not keep_all_titles and is_dropped_title(page.title):
             counts.dropped_by_title += 1
         else:
             yield RawDocument(page.page_id, page.title, page.text, TextFormat.WIKITEXT)

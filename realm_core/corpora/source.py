@@ -53,6 +53,7 @@ class Source:
         total_bytes: int | None,
         compression: Compression,
         source_format: SourceFormat,
+        keep_all_titles: bool = False,
     ) -> None:
         self.url = url
         self.compression = compression
@@ -65,6 +66,7 @@ class Source:
         """Of the latest reading; complete when it has ended."""
         self._fs = fs
         self._path = path
+        self._keep_all_titles = keep_all_titles
 
     def documents(self) -> Iterator[Document]:
         """All documents, cleaned, in the source's order. Each call reads from the start and counts anew.
@@ -87,7 +89,8 @@ class Source:
         self.counts, self.position_bytes = CorpusCounts(), 0
         with _open(self._fs, self._path, self.url) as file:
             chunks = plain_chunks(_Reader(file, self.url, self._advance), self.compression, where=self.url)
-            yield from _READERS[self.format](chunks, counts=self.counts, where=self.url)
+            read = _READERS[self.format]
+            yield from read(chunks, counts=self.counts, where=self.url, keep_all_titles=self._keep_all_titles)
 
     def check_has_documents(self) -> None:
         """Raises SourceError when all was read and nothing was worth keeping."""
@@ -129,8 +132,12 @@ class _Reader:
         return data
 
 
-def open_source(url: str) -> Source:
+def open_source(url: str, *, keep_all_titles: bool = False) -> Source:
     """Looks into a file at a local path or any fsspec URL, and says what it is by its content, not by its name.
+
+    Args:
+        url: of the file.
+        keep_all_titles: switches off the rule that drops lists, indexes, outlines and disambiguations.
 
     Raises:
         SourceError: nothing is there, a directory, an empty file, or neither of the two formats.
@@ -144,7 +151,13 @@ def open_source(url: str) -> Source:
         head = b"".join(islice(chunks, 1))
     source_format = _detect_format(head, url)
     return Source(
-        url=url, fs=fs, path=path, total_bytes=total_bytes, compression=compression, source_format=source_format
+        url=url,
+        fs=fs,
+        path=path,
+        total_bytes=total_bytes,
+        compression=compression,
+        source_format=source_format,
+        keep_all_titles=keep_all_titles,
     )
 
 

@@ -11,11 +11,11 @@ from realm_core.errors import SourceError
 from realm_core.records import Document
 
 
-def read(*lines, chunk_bytes=5):
+def read(*lines, chunk_bytes=5, **options):
     data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
     chunks = [data[i : i + chunk_bytes] for i in range(0, len(data), chunk_bytes)]
     counts = CorpusCounts()
-    return [clean(raw) for raw in raw_documents(chunks, counts=counts, where="a.jsonl")], counts
+    return [clean(raw) for raw in raw_documents(chunks, counts=counts, where="a.jsonl", **options)], counts
 
 
 def test_text_is_split_to_paragraphs_at_line_ends():
@@ -33,6 +33,12 @@ def test_title_rule_and_blank_lines():
     documents, counts = read({"title": "List of x", "text": "a"}, b"", b"  ", {"title": "B", "text": "é"}, b"")
     assert [document.title for document in documents] == ["B"]
     assert counts == CorpusCounts(pages=2, dropped_by_title=1)
+
+
+def test_all_titles_are_kept_on_request():
+    documents, counts = read({"title": "List of x", "text": "a"}, keep_all_titles=True)
+    assert [document.title for document in documents] == ["List of x"]
+    assert counts == CorpusCounts(pages=1)
 
 
 def test_a_document_without_text_is_empty():

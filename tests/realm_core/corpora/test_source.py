@@ -43,6 +43,17 @@ def test_format_is_told_by_content_whatever_the_name(tmp_path, data, pack):
     assert source.position_bytes == source.total_bytes == len(pack(data))
 
 
+@pytest.mark.parametrize("data", [XML.replace(b"Title 7", b"List of x"), JSONL.replace(b"T7", b"List of x")])
+def test_titles_are_dropped_by_rule_or_kept(tmp_path, data):
+    path = write(tmp_path, data)
+    for keep_all_titles in (False, True):
+        source = open_source(path, keep_all_titles=keep_all_titles)
+        titles = [document.title for document in source.documents()]
+        assert ("List of x" in titles) is keep_all_titles
+        assert source.counts.dropped_by_title == (not keep_all_titles)
+        assert source.counts.add_up
+
+
 def test_multi_stream_bz2_as_wikipedia_publishes_it(tmp_path):
     streams = [HEAD, "".join(PAGES[:20]), "".join(PAGES[20:]), "</mediawiki>"]
     source = open_source(write(tmp_path, b"".join(bz2.compress(stream.encode()) for stream in streams)))

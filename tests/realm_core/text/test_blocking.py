@@ -31,6 +31,13 @@ def build(*paragraphs, title="t", max_block_tokens=16):
     return builder.blocks(Document("7", title, paragraphs))
 
 
+def cut_paragraphs(*paragraphs, title="t", max_block_tokens=16):
+    builder = BlockBuilder(
+        tokenizer=word_piece(), max_block_tokens=max_block_tokens, tagger=RuleTagger(), rule="paragraphs"
+    )
+    return builder.cut(Document("7", title, paragraphs))
+
+
 def ids(*tokens):
     return tuple(VOCABULARY[token] for token in tokens)
 
@@ -80,6 +87,35 @@ def test_sentences_without_tokens_are_dropped():
     assert build("\u0001") == []
 
 
+def test_each_paragraph_is_a_block_however_short():
+    cut = cut_paragraphs("A b c. D e f.", "G.")
+    assert [block.body for block in cut.blocks] == ["A b c. D e f.", "G."]
+    assert [block.sentence_starts for block in cut.blocks] == [(0, 4), (0,)]
+    assert cut.num_truncated == 0
+    with_markers = 3 + 1 + 8
+    assert all(3 + len(b.title_token_ids) + len(b.body_token_ids) <= with_markers for b in cut.blocks)
+
+
+def test_a_long_paragraph_keeps_its_text_and_the_tokens_sentences_and_spans_that_fit():
+    text = "A x. In Paris c d e f g h i j Lincoln. K l."  # a x . i ##n paris c …; 12 fit, up to "h"
+    whole, cut = cut_paragraphs(text, max_block_tokens=64), cut_paragraphs(text)
+    assert (whole.num_truncated, cut.num_truncated) == (0, 1)
+    (full,), (block,) = whole.blocks, cut.blocks
+    assert block.body == text
+    assert block.body_token_ids == full.body_token_ids[:12]
+    assert (full.sentence_starts, block.sentence_starts) == ((0, 3, 16), (0, 3))
+    assert (full.salient_spans, block.salient_spans) == (((5, 6), (14, 15)), ((5, 6),))
+
+
+def test_a_paragraph_that_fits_exactly_is_not_truncated():
+    assert cut_paragraphs("a b c d e f g h i j k.").num_truncated == 0
+    assert cut_paragraphs("a b c d e f g h i j k l.").num_truncated == 1
+
+
+def test_a_paragraph_without_tokens_makes_no_block():
+    assert [block.body for block in cut_paragraphs("\u0001", "A.").blocks] == ["A."]
+
+
 def test_truncation_and_padding_of_the_tokenizer_do_not_count():
     tokenizer = word_piece()
     tokenizer.enable_truncation(3)
@@ -120,6 +156,27 @@ def test_blocks_rejoin_to_the_document_within_budget(paragraphs, max_block_token
         for previous, (start, stop) in zip(stops, block.salient_spans, strict=False):
             assert previous <= start < stop <= len(block.body_token_ids)
             assert not any(start < s < stop for s in starts)
+
+
+@settings(deadline=None)
+@given(st.lists(PROSE, max_size=4), st.integers(16, 40), st.text(alphabet="ab ", max_size=30))
+def test_paragraph_blocks_begin_as_their_paragraphs(paragraphs, max_block_tokens, title):
+    tokenizer = word_piece()
+    cut = cut_paragraphs(*paragraphs, title=title, max_block_tokens=max_block_tokens)
+    encoded = {text: tuple(tokenizer.encode(text, add_special_tokens=False).ids) for text in paragraphs}
+    assert [block.body for block in cut.blocks] == [text for text in paragraphs if encoded[text]]
+    num_truncated = 0
+    for block in cut.blocks:
+        num_tokens, room = len(block.body_token_ids), max_block_tokens - 3 - len(block.title_token_ids)
+        assert block.body_token_ids == encoded[block.body][:room]
+        num_truncated += len(encoded[block.body]) > room
+        starts = block.sentence_starts
+        assert starts[0] == 0
+        assert all(a < b for a, b in zip(starts, [*starts[1:], num_tokens], strict=True))
+        for start, stop in block.salient_spans:
+            assert start < stop <= num_tokens
+            assert not any(start < s < stop for s in starts)
+    assert cut.num_truncated == num_truncated
 
 
 @given(
