@@ -163,7 +163,7 @@ def _run_worker(case: Case, side: Side, settings: Settings) -> dict[str, Any]:
     command += ["--case", case.name, "--num-runs", str(num_runs), "--num-threads", str(settings.num_threads)]
     command += ["--quick"] if settings.is_quick else []
     done = subprocess.run(
-        command, cwd=ROOT, env=_environment(settings.num_threads), capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=environment(settings.num_threads), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise _dead_worker(case, side, done)
@@ -171,7 +171,8 @@ def _run_worker(case: Case, side: Side, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def _environment(num_threads: int) -> dict[str, str]:
+def environment(num_threads: int) -> dict[str, str]:
+    """Of a worker: so many threads everywhere, and nothing from the network."""
     threads = {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
     return os.environ | threads | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 

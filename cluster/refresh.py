@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster.embedding import EmbeddingPool, EmbedResult
+    from cluster.embedding_progress import EmbedProgress
     from realm_core.index.specs import IndexSpec
     from realm_core.storage.block_store import CorpusManifest
     from realm_core.storage.encoder_pointer import EncoderVersion
@@ -91,8 +91,8 @@ def build_snapshot(
     """
     total = corpus.num_blocks
 
-    def watch(rows: int) -> None:
-        progress(StageProgress(stage="embed", done=rows, total=total))
+    def watch(now: EmbedProgress) -> None:
+        progress(StageProgress(stage="embed", done=now.rows_done, total=total))
 
     embedded = pool.embed(corpus.parts, encoder.digest, progress=watch)
     queries_BD = pool.encode_queries(gate_queries(BlockRecords(store, corpus)), encoder.digest)
@@ -147,14 +147,16 @@ def refresh(
 
 
 def embed_counts(embedded: EmbedResult) -> dict[str, int]:
-    """Counts of an embedding run: parts made and reused add up to parts."""
-    kinds = Counter("parts_reused" if part.was_reused else "parts_made" for part in embedded.parts)
+    """Counts of an embedding run: parts made and reused add up to parts; those that were damaged are among the made."""
     return {
         "parts": len(embedded.parts),
-        "parts_made": kinds["parts_made"],
-        "parts_reused": kinds["parts_reused"],
+        "parts_made": embedded.num_made,
+        "parts_reused": embedded.num_reused,
+        "parts_damaged": embedded.num_mended,
         "retries": embedded.num_retries,
         "rows": embedded.num_rows,
+        "rows_made": embedded.work.num_rows,
+        "rows_reused": embedded.num_rows - embedded.work.num_rows,
     }
 
 

@@ -14,12 +14,14 @@ from cluster.calls import get
 from cluster.refresh import IndexPlan, RefreshRecord, StageProgress, refresh
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval_service import RetrievalClient
+from realm_core.engines.loading import StoreEngineLoader
 from realm_core.errors import RealmError
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.files import Store
 from realm_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from cluster.embedding import EmbeddingPool
     from cluster.resources import ResourcePlan
     from realm_core.storage.encoder_pointer import EncoderVersion
 
@@ -91,15 +93,13 @@ class Refresher:
     """Takes checkpoints to live snapshots, one at a time; a refresh that fails leaves the live snapshot alone."""
 
     def __init__(self, config: RefresherConfig) -> None:
-        from cluster.embedding import EmbeddingPool
-
         self._config = config
         self._store = Store(config.store_url)
         self._run = RunFolder(self._store, config.run_name)
         self._mailbox = NewestFirst()
         self._progress: StageProgress | None = None
         self._step = 0
-        self._pool = EmbeddingPool(config.store_url, config.plan)
+        self._pool = _start_pool(config)
         self._service = RetrievalClient.connect()
         threading.Thread(target=self._follow, name="refresher", daemon=True).start()
 
@@ -173,6 +173,16 @@ class RefresherClient:
     def stop(self) -> None:
         """Ends the refresher and its workers."""
         ray.kill(self._actor)
+
+
+def _start_pool(config: RefresherConfig) -> EmbeddingPool:
+    from cluster.embedding import EmbeddingPool
+
+    plan = config.plan.embedding
+    loader = StoreEngineLoader(device=plan.device, threads=plan.threads)
+    pool = EmbeddingPool(config.store_url, plan, loader, precision=config.plan.precision)
+    pool.start()
+    return pool
 
 
 def _describe(error: Exception) -> str:

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from realm_core.engines.precision import PrecisionChoice, resolve_precision
+from realm_core.engines.precision import TrainingPrecisionChoice, resolve_precision
 
 if TYPE_CHECKING:
-    from realm_core.engines.precision import Precision
+    from collections.abc import Sequence
+
+    from realm_core.engines.precision import TrainingPrecision
+
+Device = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+MAX_EMBEDDING_THREADS = 8
+"""Of one embedding actor: more threads share a batch badly, another actor uses them better."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeSize:
+    """What a node of the cluster has in all, in use or not."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingPlan:
+    """Resources of the embedding actors; all of them ask for the same."""
+
+    num_workers: int | None
+    """At most so many; None: as many as the cluster's nodes hold, and more when nodes join."""
+    cpus: float
+    gpus: float
+    threads: int
+
+    @property
+    def device(self) -> Device:
+        """Where the engine runs."""
+        return "cuda" if self.gpus else "cpu"
+
+    def options(self) -> dict[str, Any]:
+        """Ray options of an embedding actor."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+    def num_wanted(self, nodes: Sequence[NodeSize]) -> int:
+        """Actors to ask for, given the nodes that are there now."""
+        if self.num_workers is not None:
+            return self.num_workers
+        if self.gpus:
+            return sum(int(node.gpus // self.gpus) for node in nodes)
+        return sum(int(node.cpus // self.cpus) for node in nodes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,20 +63,13 @@ class ResourcePlan:
     Logical CPUs are slots for placement; the compute threads of a process are `threads`, set by the process itself.
     """
 
-    embedding_workers: int
-    embedding_cpus: float
-    embedding_gpus: float
-    embedding_threads: int
-    precision: Precision
+    embedding: EmbeddingPlan
+    precision: TrainingPrecision
     """Of embedding and training."""
     trainer_workers: int
     trainer_cpus: float
     trainer_gpus: float
     trainer_threads: int
-
-    def embedding_options(self) -> dict[str, Any]:
-        """Ray options of an embedding actor."""
-        return {"num_cpus": self.embedding_cpus, "num_gpus": self.embedding_gpus}
 
     def trainer_resources(self) -> dict[str, float]:
         """Resources of one rank, as Ray Train spells them."""
@@ -48,8 +85,49 @@ LIGHT_OPTIONS: dict[str, Any] = {"num_cpus": 0}
 """Router, shard servers, refresher, example generators: mostly waiting, or bursts that a search needs at once."""
 
 
+def plan_embedding(
+    nodes: Sequence[NodeSize],
+    *,
+    num_workers: int | None = None,
+    threads_per_worker: int | None = None,
+    device: DeviceChoice = "auto",
+) -> EmbeddingPlan:
+    """Divides a cluster between embedding actors that have it to themselves.
+
+    `auto` means GPUs if any node has one; then each actor takes a whole one. On CPUs an actor takes as many cores as it
+    has threads: the smallest node's, at most 8, so that every node is filled; or, where a number of actors is asked
+    for, an equal share of all cores.
+    """
+    gpu_nodes = [node for node in nodes if node.gpus >= 1]
+    if device == "cuda" or (device == "auto" and gpu_nodes):
+        return _plan_gpu_embedding(gpu_nodes, num_workers, threads_per_worker)
+    cores = [node.cpus for node in nodes if node.cpus > 0] or [1.0]
+    share = min(cores) if num_workers is None else min(max(cores), sum(cores) / num_workers)
+    threads = threads_per_worker or _threads(share)
+    return EmbeddingPlan(num_workers=num_workers, cpus=min(threads, max(cores)), gpus=0.0, threads=threads)
+
+
+def _plan_gpu_embedding(
+    gpu_nodes: Sequence[NodeSize], num_workers: int | None, threads_per_worker: int | None
+) -> EmbeddingPlan:
+    """One CPU slot per GPU, or an equal share where a node has fewer; the cores are shared out as threads."""
+    cores_per_gpu = min((node.cpus / node.gpus for node in gpu_nodes), default=1.0)
+    cpus = math.floor(1000 * min(1.0, cores_per_gpu)) / 1000
+    threads = threads_per_worker or _threads(cores_per_gpu)
+    return EmbeddingPlan(num_workers=num_workers, cpus=cpus, gpus=1.0, threads=threads)
+
+
+def _threads(cores: float) -> int:
+    return max(1, min(MAX_EMBEDDING_THREADS, int(cores)))
+
+
 def plan_resources(
-    *, num_cpus: float, num_gpus: float, embedding_workers: int, trainer_workers: int, precision: PrecisionChoice
+    *,
+    num_cpus: float,
+    num_gpus: float,
+    embedding_workers: int,
+    trainer_workers: int,
+    precision: TrainingPrecisionChoice,
 ) -> ResourcePlan:
     """Divides a cluster between embedding and training.
 
@@ -61,11 +139,14 @@ def plan_resources(
     workers = embedding_workers + trainer_workers
     on_gpu = num_gpus >= workers
     cpus = 1.0 if num_cpus >= 2 * workers else math.floor(1000 * num_cpus / 2 / workers) / 1000
+    embedding = EmbeddingPlan(
+        num_workers=embedding_workers,
+        cpus=cpus,
+        gpus=1.0 if on_gpu else 0.0,
+        threads=max(1, int(num_cpus // max(1, embedding_workers))),
+    )
     return ResourcePlan(
-        embedding_workers=embedding_workers,
-        embedding_cpus=cpus,
-        embedding_gpus=1.0 if on_gpu else 0.0,
-        embedding_threads=max(1, int(num_cpus // max(1, embedding_workers))),
+        embedding=embedding,
         precision=resolve_precision(precision, on_gpu=on_gpu),
         trainer_workers=trainer_workers,
         trainer_cpus=cpus,

@@ -27,7 +27,8 @@ OBJECT_STORE_BYTES = 256 * 1024 * 1024
 
 @contextmanager
 def ray_session(address: str | None = None, *, object_store_bytes: int = OBJECT_STORE_BYTES) -> Iterator[None]:
-    """Joins the cluster at `address` (`auto`, `ray://…`), or starts one on this machine for the time of the block.
+    """Joins the cluster at `address` (`auto`, `ray://…`), or else the one that RAY_ADDRESS names; without either, it
+    starts one on this machine for the time of the block, whatever other clusters run there.
 
     Inside an open session it does nothing, so that runs can be put together.
 
@@ -58,9 +59,10 @@ def cluster_capacity() -> tuple[float, float]:
 
 def _start(address: str | None, object_store_bytes: int) -> None:
     options = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
+    address = address or os.environ.get("RAY_ADDRESS")  # set in jobs that were submitted to a cluster
     if address is None:
         _protect()
-        ray.init(include_dashboard=False, object_store_memory=object_store_bytes, **options)
+        ray.init("local", include_dashboard=False, object_store_memory=object_store_bytes, **options)
         return
     try:
         ray.init(address=address, **options)

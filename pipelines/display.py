@@ -11,15 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,8 +27,22 @@ SECONDS_BETWEEN_LINES = 10.0
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         done = f"{int(task.completed):,}" + (f"/{int(task.total):,}" if task.total else "")
-        rate = f"{task.speed:,.1f}/s" if task.speed else ""
+        speed = _speed(task)
+        rate = f"{speed:,.1f}/s" if speed else ""
         return Text(f"{done} {task.fields['unit']}  {rate}  {task.fields['note']}")
+
+
+class _EtaColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = _speed(task)
+        is_known = speed and task.remaining is not None and not task.finished
+        return Text(f"ETA {clock(task.remaining / speed)}" if is_known and speed and task.remaining else "")
+
+
+def _speed(task: Task) -> float | None:
+    """What the caller says it is, else what the bar has measured."""
+    rate: float | None = task.fields["rate"]
+    return task.speed if rate is None else rate
 
 
 class Display:
@@ -45,7 +51,7 @@ class Display:
     def __init__(self) -> None:
         console = Console(file=sys.stderr)
         columns = (TextColumn("{task.description:>9}"), BarColumn(24), _RateColumn(), TimeElapsedColumn())
-        self._bars = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console)
+        self._bars = Progress(*columns, _EtaColumn(), console=console)
         self.is_terminal = console.is_terminal
 
     def __enter__(self) -> Display:
@@ -62,7 +68,7 @@ class Display:
     def task(self, label: str, *, total: float | None, unit: str) -> Line | Bar:
         """A task to call `update` on."""
         if self.is_terminal:
-            return Bar(self._bars, self._bars.add_task(label, total=total, unit=unit, note=""))
+            return Bar(self._bars, self._bars.add_task(label, total=total, unit=unit, note="", rate=None))
         return Line(label, total, unit)
 
 
@@ -73,9 +79,9 @@ class Bar:
         self._bars = bars
         self._task = task
 
-    def update(self, done: float, *, note: str = "") -> None:
-        """Shows how much is done by now."""
-        self._bars.update(self._task, completed=done, note=note)
+    def update(self, done: float, *, note: str = "", rate: float | None = None) -> None:
+        """Shows how much is done by now; the rate per second, where given, instead of the one that is seen here."""
+        self._bars.update(self._task, completed=done, note=note, rate=rate)
 
 
 class Line:
@@ -89,26 +95,37 @@ class Line:
         self._first: tuple[float, float] | None = None
         self._is_complete = False
 
-    def update(self, done: float, *, note: str = "") -> None:
-        """Shows how much is done by now."""
+    def update(self, done: float, *, note: str = "", rate: float | None = None) -> None:
+        """Shows how much is done by now; the rate per second, where given, instead of the one that is seen here."""
         now = time.monotonic()
         started, before = self._first = self._first or (now, done)
         is_complete = self._total is not None and done >= self._total
         if self._is_complete or not (is_complete or now - self._printed >= SECONDS_BETWEEN_LINES):
             return
         self._is_complete, self._printed = is_complete, now
-        sys.stderr.write(progress_line(self._label, done, before, self._total, self._unit, now - started, note) + "\n")
+        line = progress_line(self._label, done, before, self._total, self._unit, now - started, note, rate=rate)
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
 
 def progress_line(
-    label: str, done: float, before: float, total: float | None, unit: str, seconds: float, note: str
+    label: str,
+    done: float,
+    before: float,
+    total: float | None,
+    unit: str,
+    seconds: float,
+    note: str,
+    *,
+    rate: float | None = None,
 ) -> str:
     """One line of progress: label, done of total, rate, ETA (or the time taken, at the end), note.
 
-    `before` was done when the first of the `seconds` began: a run that goes on has a rate of its own.
+    `before` was done when the first of the `seconds` began: a run that goes on has a rate of its own. A `rate` that is
+    given stands in its place, where not all that is done was work.
     """
-    rate = (done - before) / seconds if seconds > 0 else 0.0
+    if rate is None:
+        rate = (done - before) / seconds if seconds > 0 else 0.0
     of_total = f"/{total:,.0f}" if total else ""
     if total and done >= total:
         end = f"done in {clock(seconds)}"

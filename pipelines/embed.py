@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cluster.embedding import EmbeddingPool
+from cluster.embedding import EmbeddingPool, cluster_nodes
 from cluster.refresh import embed_counts
-from cluster.resources import plan_resources
-from cluster.session import cluster_capacity, ray_session
-from pipelines.display import Display
+from cluster.resources import DeviceChoice, EmbeddingPlan, plan_embedding
+from cluster.session import ray_session
+from pipelines.display import Display, say
 from pipelines.encoders import encoder_to_use
 from pipelines.validation import at_least
-from realm_core.engines.precision import PrecisionChoice
+from realm_core.engines.completeness import check_embedded
+from realm_core.engines.loading import StoreEngineLoader
+from realm_core.engines.precision import PrecisionChoice, StoredAs, precision_name, resolve_precision
+from realm_core.errors import UsageError
 from realm_core.storage.block_store import load_corpus
+from realm_core.storage.embedded_corpus import EmbeddedCorpus, save_embedded_corpus
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
+
+if TYPE_CHECKING:
+    from cluster.embedding import EmbedResult
+    from cluster.embedding_progress import EmbedProgress
+    from pipelines.display import Bar, Line
+    from realm_core.storage.block_store import CorpusManifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,30 +37,72 @@ class EmbedConfig:
     """Where artifacts live: a local folder or an fsspec URL."""
     encoder: str | None = None
     """Directory or hub id of an embedder or any BERT-family checkpoint; by default the store's newest encoder."""
-    num_workers: int = 2
-    """Embedding actors; on a cluster with GPUs, one per GPU."""
+    num_workers: int | None = None
+    """At most so many embedding actors; those that the cluster has no room for wait until nodes join. By default one
+    per GPU, or on CPUs one per so many cores as it has threads, growing with the cluster."""
+    threads_per_worker: int | None = None
+    """CPU threads of an actor; by default the cores of the smallest node or the actor's share of all, at most 8."""
+    device: DeviceChoice = "auto"
+    """cpu, cuda, or auto: GPUs if the cluster has any. Name cuda where GPU nodes are to be scaled up."""
     precision: PrecisionChoice = "auto"
-    """Arithmetic of the embeddings: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
+    """Arithmetic of the embeddings: fp32, bf16, int8 (CPUs, calibrated on the corpus), or auto: bf16 on GPUs and on
+    CPUs with bf16 units, else fp32."""
+    stored_as: StoredAs = "float32"
+    """Type of the stored values; float16 takes half the room."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
     def __post_init__(self) -> None:
-        at_least("realm embed", num_workers=(self.num_workers, 1))
+        given = {"num_workers": self.num_workers, "threads_per_worker": self.threads_per_worker}
+        at_least("realm embed", **{name: (value, 1) for name, value in given.items() if value is not None})
+        if self.precision == "int8" and self.device == "cuda":
+            raise UsageError(
+                where="realm embed",
+                found="--precision int8 with --device cuda",
+                expected="int8 on CPUs; fp32 or bf16 on GPUs",
+                action="Leave one of them out.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedReport:
-    """Counts that add up: parts = made + reused."""
+    """Counts that add up: parts = made + reused, rows = rows made + rows reused; plain values."""
 
     encoder_digest: str
+    precision: str
     counts: dict[str, int]
+    """Parts, rows and retries; damaged parts are among the made."""
     seconds: float
+    """Of the whole embedding, start-up included."""
+    start_up_seconds: float
+    num_tokens: int
+    """Embedded in this run."""
+    share_of_peak: float | None
+    """Of what the devices could have done after start-up; None when unknown."""
+    num_checks: int
 
     def rows(self) -> list[tuple[str, object]]:
         """For the table at the end."""
-        named = [(name.replace("_", " "), value) for name, value in self.counts.items()]
-        rate = self.counts["rows"] / max(self.seconds, 1e-9)
-        return [*named, ("seconds", f"{self.seconds:.1f} ({rate:,.1f} rows/s)"), ("encoder", self.encoder_digest[:12])]
+        seconds = self.seconds - self.start_up_seconds
+        counts = {name: count for name, count in self.counts.items() if count or name != "parts_damaged"}
+        return [
+            *((name.replace("_", " "), count) for name, count in counts.items()),
+            *(self._rates(seconds) if self.num_tokens else []),
+            ("seconds", f"{seconds:.1f}, after {self.start_up_seconds:.1f} of start-up"),
+            ("checks", f"{self.num_checks} passed"),
+            ("precision", self.precision),
+            ("encoder", self.encoder_digest[:12]),
+        ]
+
+    def _rates(self, seconds: float) -> list[tuple[str, object]]:
+        """Of what was embedded in this run, over the time that actors were there."""
+        rates: list[tuple[str, object]] = [
+            ("blocks/s", f"{self.counts['rows_made'] / max(seconds, 1e-9):,.1f}"),
+            ("tokens/s", f"{self.num_tokens / max(seconds, 1e-9):,.0f}"),
+        ]
+        if self.share_of_peak is not None:
+            rates.append(("share of the devices' peak", f"{self.share_of_peak:.1%}"))
+        return rates
 
 
 def run_embed(config: EmbedConfig) -> EmbedReport:
@@ -56,24 +110,77 @@ def run_embed(config: EmbedConfig) -> EmbedReport:
 
     Raises:
         EncoderError, StoreError: nothing to embed, or nothing to embed it with.
+        BlockError: blocks that cannot be embedded; the others are.
+        GateError: the embeddings do not hold every block exactly once.
     """
     store = Store(config.store)
     corpus = load_corpus(store)
     with writer_lock(store, "realm embed"):
         encoder = encoder_to_use(store, config.encoder, corpus)
         with ray_session(config.address), Display() as display:
-            num_cpus, num_gpus = cluster_capacity()
-            plan = plan_resources(
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                embedding_workers=config.num_workers,
-                trainer_workers=0,
-                precision=config.precision,
-            )
+            plan = _plan(config)
+            precision = _precision(config, store, corpus, encoder.digest, on_gpu=plan.gpus > 0)
             bar = display.task("embed", total=corpus.num_blocks, unit="blocks")
-            pool = EmbeddingPool(store.url, plan)
+            loader = StoreEngineLoader(device=plan.device, threads=plan.threads)
+            pool = EmbeddingPool(store.url, plan, loader, precision=precision)
             try:
-                embedded = pool.embed(corpus.parts, encoder.digest, progress=bar.update)
+                embedded = pool.embed(corpus.parts, encoder.digest, progress=lambda now: _show(bar, now))
             finally:
                 pool.close()
-    return EmbedReport(encoder_digest=encoder.digest, counts=embed_counts(embedded), seconds=embedded.seconds)
+        num_checks = _check_and_record(store, corpus, encoder.digest, precision, embedded)
+    return EmbedReport(
+        encoder_digest=encoder.digest,
+        precision=precision,
+        counts=embed_counts(embedded),
+        seconds=embedded.seconds,
+        start_up_seconds=embedded.start_up_seconds,
+        num_tokens=embedded.work.num_tokens,
+        share_of_peak=embedded.share_of_peak,
+        num_checks=num_checks,
+    )
+
+
+def _plan(config: EmbedConfig) -> EmbeddingPlan:
+    device = "cpu" if config.precision == "int8" else config.device
+    return plan_embedding(
+        cluster_nodes(),
+        num_workers=config.num_workers,
+        threads_per_worker=config.threads_per_worker,
+        device=device,
+    )
+
+
+def _precision(config: EmbedConfig, store: Store, corpus: CorpusManifest, encoder_digest: str, *, on_gpu: bool) -> str:
+    """The name that the embeddings go by."""
+    if config.precision == "int8":
+        from realm_core.engines.quantization import prepare_int8
+
+        return precision_name(prepare_int8(store, encoder_digest, corpus, say), config.stored_as)
+    return precision_name(resolve_precision(config.precision, on_gpu=on_gpu), config.stored_as)
+
+
+def _check_and_record(
+    store: Store, corpus: CorpusManifest, encoder_digest: str, precision: str, embedded: EmbedResult
+) -> int:
+    """Returns the number of checks. Raises `GateError` when one failed; then nothing is recorded."""
+    report = check_embedded(corpus, embedded.parts)
+    report.raise_if_failed(where=f"embeddings of corpus {corpus.digest[:12]} by encoder {encoder_digest[:12]}")
+    record = EmbeddedCorpus(
+        corpus_digest=corpus.digest,
+        encoder_digest=encoder_digest,
+        precision=precision,
+        dimension=embedded.parts[0].dimension,
+        num_rows=corpus.num_blocks,
+        embedding_digests=tuple(part.embedding_digest for part in embedded.parts),
+        checks=report.to_json(),
+        created_at_seconds=time.time(),
+    )
+    save_embedded_corpus(store, record)
+    return len(report.checks)
+
+
+def _show(bar: Bar | Line, now: EmbedProgress) -> None:
+    peak = "" if now.share_of_peak is None else f"{now.share_of_peak:.0%} of peak"
+    retries = f"{now.num_retries} retries" if now.num_retries else ""
+    facts = (f"{now.tokens_per_second:,.0f} tokens/s", peak, f"{now.num_ready}/{now.num_asked_for} workers", retries)
+    bar.update(now.rows_done, rate=now.rows_per_second, note="  ".join(fact for fact in facts if fact))

@@ -14,10 +14,11 @@ from cluster.session import ray_session
 from pipelines.display import Display
 from pipelines.validation import at_least
 from realm_core.engines.loading import engine_of
-from realm_core.engines.precision import PrecisionChoice, resolve_precision
+from realm_core.engines.precision import Precision, PrecisionChoice, arithmetic_of, resolve_precision
 from realm_core.errors import ArtifactMissingError
 from realm_core.index.specs import IndexKind, IndexSpec
 from realm_core.storage.block_store import BlockRecords, load_corpus
+from realm_core.storage.embedded_corpus import has_embedded_corpus, load_embedded_corpus
 from realm_core.storage.embedding_store import embedding_digest, embedding_path, embeddings_are_whole
 from realm_core.storage.encoder_pointer import EncoderVersion, current_encoder
 from realm_core.storage.encoder_store import get_encoder
@@ -42,8 +43,8 @@ class IndexConfig:
     min_recall_at_10: float = 0.9
     """Least share of the exact top 10 that the index must find, or the snapshot is not published."""
     precision: PrecisionChoice = "auto"
-    """Which embeddings to index: fp32, bf16, or auto: those that a published model brought along, else bf16 on GPUs and
-    on CPUs with bf16 units."""
+    """Which embeddings to index: fp32, bf16, int8, or auto: those that a published model brought along, else those of
+    the last complete `realm embed`."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
@@ -56,6 +57,7 @@ class IndexReport:
     """What was built and how well it finds."""
 
     snapshot_id: str
+    precision: str
     num_rows: int
     num_shards: int
     num_shards_asked_for: int
@@ -70,6 +72,7 @@ class IndexReport:
         return [
             ("snapshot", self.snapshot_id + " (published)"),
             ("rows", self.num_rows),
+            ("precision of the embeddings", self.precision),
             ("shards", f"{self.num_shards} ({self.num_reused_shards} reused){self._fewer()}"),
             ("bytes per row", f"{self.num_bytes / self.num_rows:.0f}"),
             *recall,
@@ -109,13 +112,32 @@ def run_index(config: IndexConfig) -> IndexReport:
 
 
 def _precision(config: IndexConfig, store: Store, corpus: CorpusManifest, encoder: EncoderVersion) -> str:
-    """Unless others are asked for: the published embeddings, if the encoder came with some, and of this corpus."""
+    """Unless others are asked for: the published embeddings, if the encoder came with some, and of this corpus; else
+    those that `realm embed` completed last."""
+    has_record = has_embedded_corpus(store, corpus.digest, encoder.digest)
+    last = load_embedded_corpus(store, corpus.digest, encoder.digest).precision if has_record else None
+    if config.precision != "auto":
+        return _named_precision(config.precision, last)
     published = encoder.published_precision
-    if config.precision == "auto" and published is not None:
+    if published is not None:
         digests = (embedding_digest(part.digest, encoder.digest, published) for part in corpus.parts)
         if any(store.exists(embedding_path(digest)) for digest in digests):
             return published
-    return resolve_precision(config.precision, on_gpu=torch.cuda.is_available())
+    return last or resolve_precision("auto", on_gpu=torch.cuda.is_available())
+
+
+def _named_precision(precision: Precision, last: str | None) -> str:
+    """The full name of what was asked for, which also says how it is stored and, for int8, how it was calibrated."""
+    if last is not None and arithmetic_of(last).split("-")[0] == precision:
+        return last
+    if precision == "int8":
+        raise ArtifactMissingError(
+            where="realm index --precision int8",
+            found=f"{last or 'nothing'}, embedded completely last",
+            expected="int8 embeddings of the whole corpus",
+            action="Run `realm embed --precision int8` first.",
+        )
+    return precision
 
 
 def _require_embeddings(store: Store, corpus: CorpusManifest, encoder: EncoderVersion, precision: str) -> EncodedCorpus:
@@ -149,6 +171,7 @@ def _encode_gate_queries(store: Store, corpus: CorpusManifest, encoder: EncoderV
 def _report(result: IndexResult, num_shards_asked_for: int) -> IndexReport:
     return IndexReport(
         snapshot_id=result.manifest.snapshot_id,
+        precision=result.manifest.precision,
         num_rows=result.manifest.num_rows,
         num_shards=len(result.manifest.shards),
         num_shards_asked_for=num_shards_asked_for,

@@ -18,7 +18,7 @@ from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.validation import at_least
 from pipelines.watching import watch_in_background
-from realm_core.engines.precision import PrecisionChoice
+from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import TrainingError, UsageError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
@@ -37,8 +37,7 @@ from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
-    from realm_core.engines.precision import PrecisionChoice
-from realm_core.storage.block_store import CorpusManifest
+    from realm_core.storage.block_store import CorpusManifest
 
 LAST_REFRESH_TIMEOUT_SECONDS = 24 * 3600.0
 
@@ -78,7 +77,7 @@ class PretrainConfig:
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
-    precision: PrecisionChoice = "auto"
+    precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, masks and dropout."""

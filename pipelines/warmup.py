@@ -15,7 +15,7 @@ from pipelines.display import Display
 from pipelines.encoders import take_in_encoder
 from pipelines.validation import at_least
 from pipelines.watching import watch_in_background
-from realm_core.engines.precision import PrecisionChoice
+from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
@@ -51,7 +51,7 @@ class WarmupConfig:
     """Ranks; on a cluster with GPUs, one per GPU."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
-    precision: PrecisionChoice = "auto"
+    precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, sentence choice and dropout."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from realm_core.index.description import SearcherDescription
@@ -56,6 +55,8 @@ class FlatSearcher:
         if not len(queries_BD):
             return no_hits(0, num_hits)
         num_found = min(num_hits, self.num_rows)
+        import faiss  # here: models and engines also run where there is no FAISS
+
         relevances_BN, rows_BN = faiss.knn(
             queries_BD,
             self._embeddings_RD,

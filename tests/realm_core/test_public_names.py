@@ -19,3 +19,16 @@ def test_the_package_itself_imports_neither_torch_nor_transformers():
     code = "import sys, realm_core.index, realm_core.records; print({'torch', 'transformers'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_models_and_engines_need_no_ray_and_no_index_library():
+    code = """
+import sys
+for name in ("ray", "faiss", "scann", "openvino", "nncf"):
+    sys.modules[name] = None  # as if it were not installed
+import realm_core
+import realm_core.engines.torch_engine
+print(len([getattr(realm_core, name) for name in realm_core.__all__]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout) == len(realm_core.__all__)
