@@ -98,7 +98,7 @@ class Killer(threading.Thread):
         self.num_killed = 0
 
     def run(self):
-        while self.num_killed < self._num_kills and not self._is_over.wait(self._rng.uniform(0.02, 0.3)):
+        while self.num_killed < self._num_kills and not self._is_over.wait(self._rng.uniform(0.01, 0.1)):
             at_work = [pid for pid in embedding_actors() if is_embedding(pid)]
             if at_work:
                 self.num_killed += kill(self._rng.choice(at_work))
