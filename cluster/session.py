@@ -57,6 +57,11 @@ def cluster_capacity() -> tuple[float, float]:
     return float(resources.get("CPU", 1.0)), float(resources.get("GPU", 0.0))
 
 
+def joins_a_cluster(address: str | None) -> bool:
+    """True when `ray_session` joins a cluster that others run, which may grow; False when it starts its own."""
+    return bool(address or os.environ.get("RAY_ADDRESS"))
+
+
 def _start(address: str | None, object_store_bytes: int) -> None:
     options = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     address = address or os.environ.get("RAY_ADDRESS")  # set in jobs that were submitted to a cluster

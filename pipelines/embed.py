@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cluster.embedding import EmbeddingPool, cluster_nodes
 from cluster.refresh import embed_counts
 from cluster.resources import DeviceChoice, EmbeddingPlan, plan_embedding
-from cluster.session import ray_session
+from cluster.session import joins_a_cluster, ray_session
 from pipelines.display import Display, say
 from pipelines.encoders import encoder_to_use
 from pipelines.validation import at_least
@@ -120,6 +120,10 @@ def run_embed(config: EmbedConfig) -> EmbedReport:
         with ray_session(config.address), Display() as display:
             plan = _plan(config)
             precision = _precision(config, store, corpus, encoder.digest, on_gpu=plan.gpus > 0)
+            say(
+                f"embed: {corpus.num_blocks:,} blocks in {len(corpus.parts)} parts by encoder {encoder.digest[:12]} in "
+                f"{precision}, actors with {'one GPU' if plan.gpus else f'{plan.threads} CPU threads'} each"
+            )
             bar = display.task("embed", total=corpus.num_blocks, unit="blocks")
             loader = StoreEngineLoader(device=plan.device, threads=plan.threads)
             pool = EmbeddingPool(store.url, plan, loader, precision=precision)
@@ -142,8 +146,16 @@ def run_embed(config: EmbedConfig) -> EmbedReport:
 
 def _plan(config: EmbedConfig) -> EmbeddingPlan:
     device = "cpu" if config.precision == "int8" else config.device
+    nodes = cluster_nodes()
+    if device == "cuda" and not any(node.gpus for node in nodes) and not joins_a_cluster(config.address):
+        raise UsageError(
+            where="realm embed",
+            found="--device cuda on a machine without a GPU",
+            expected="a GPU here, or --address of a cluster that has GPUs or scales up to them",
+            action="Take --device cpu, or name a cluster.",
+        )
     return plan_embedding(
-        cluster_nodes(),
+        nodes,
         num_workers=config.num_workers,
         threads_per_worker=config.threads_per_worker,
         device=device,

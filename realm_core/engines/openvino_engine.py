@@ -12,6 +12,7 @@ import numpy as np
 from realm_core.engines.buckets import Batch, ShapeGrid, plan_batches
 from realm_core.engines.engine import Work
 from realm_core.engines.flops import embedder_flops
+from realm_core.engines.packing import in_mixed_order
 from realm_core.engines.peaks import measure_int8_peak
 from realm_core.engines.token_rows import check_rows, padded_tokens, rows_of_blocks, rows_of_queries
 from realm_core.errors import BlockError, UsageError
@@ -101,7 +102,7 @@ class OpenVinoEngine:
         check_rows(rows, longest_tokens=self._config.max_position_embeddings, vocab_size=self._config.vocab_size)
         embeddings_RD = np.empty((len(rows.lengths_R), self.dimension), dtype=np.float32)
         starts_R = rows.starts_R
-        for batch in plan_batches(rows.lengths_R, self._grid):
+        for batch in in_mixed_order(list(plan_batches(rows.lengths_R, self._grid))):
             embeddings_RD[batch.indices] = self._infer(rows, starts_R, batch)
             if progress is not None:
                 lengths_B = rows.lengths_R[batch.indices]

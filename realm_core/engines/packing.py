@@ -7,10 +7,13 @@ shape never changes, and attention sees one row at a time: so a row's bits do no
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,12 @@ def plan_packs(lengths_R: np.ndarray, capacity_tokens: int) -> Iterator[Pack]:
             yield Pack(
                 rows=rows, num_tokens=int(lengths_R[rows].sum()), capacity_tokens=int(multiple * capacity_tokens)
             )
+
+
+def in_mixed_order(values: Sequence[Value]) -> list[Value]:
+    """All values in an order that is drawn at random, the same each time: long and short rows then alternate, so that
+    the rate of any stretch is that of the whole, and an estimate of what is left is right from the start."""
+    return [values[place] for place in np.random.default_rng(0).permutation(len(values))]
 
 
 def _filled(lengths_R: np.ndarray, members: np.ndarray, capacity_tokens: int) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -167,11 +167,24 @@ def _exported(openvino: Any, encoder: LoadedEncoder, example: tuple[np.ndarray, 
     from realm_core.engines.exported_embedder import ExportedEmbedder
 
     model = ExportedEmbedder(encoder.embedder)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # the tracer reads every attribute of the model, old ones as well
-        return openvino.convert_model(model, example_input=tuple(torch.from_numpy(array) for array in example))
+    inputs = tuple(torch.from_numpy(array) for array in example)
+    with torch.no_grad(), _quiet_transformers():
+        return openvino.convert_model(model, example_input=inputs)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """The tracer reads every attribute of the model, deprecated and unused ones as well, which warn."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _calibration_rows(store: Store, corpus: CorpusManifest, encoder: LoadedEncoder) -> TokenRows:

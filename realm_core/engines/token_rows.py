@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from realm_core.errors import BlockError
+from realm_core.errors import BlockError, UsageError
 
 if TYPE_CHECKING:
     from realm_core.engines.buckets import Batch
@@ -98,7 +98,18 @@ def padded_tokens(rows: TokenRows, starts_R: np.ndarray, batch: Batch) -> tuple[
 
 
 def check_rows(rows: TokenRows, *, longest_tokens: int, vocab_size: int) -> None:
-    """Raises `BlockError`, with their numbers, for rows longer than the encoder or with ids outside its vocabulary."""
+    """Raises `BlockError`, with their numbers, for rows longer than the encoder or with ids outside its vocabulary.
+
+    Raises:
+        UsageError: token ids that are no integers.
+    """
+    if rows.ids.dtype.kind not in "iu":
+        raise UsageError(
+            where="token ids",
+            found=f"values of the type {rows.ids.dtype}",
+            expected="integers",
+            action="Pass what the tokenizer gives, as arrays of an integer type.",
+        )
     too_long = np.flatnonzero(rows.lengths_R > longest_tokens)
     if too_long.size:
         raise BlockError(
@@ -131,7 +142,8 @@ def _lengths(token_ids: TokenIds) -> np.ndarray:
 
 
 def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(pieces) if pieces else np.array([], dtype=np.uint16)
+    filled = [piece for piece in pieces if len(piece)]  # an empty array has no type to speak of
+    return np.concatenate(filled) if filled else np.array([], dtype=np.uint16)
 
 
 def _filled_up(values: np.ndarray, pack: Pack, dtype: type[np.generic]) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 from realm_core.engines.engine import Progress, TokenIds, Work
 from realm_core.engines.flops import embedder_flops
 from realm_core.engines.packed_transformer import PackedTransformer, PackOnDevice, Projection
-from realm_core.engines.packing import Pack, plan_packs
+from realm_core.engines.packing import Pack, in_mixed_order, plan_packs
 from realm_core.engines.peaks import measure_peak
 from realm_core.engines.precision import TrainingPrecision
 from realm_core.engines.row_attention import RowBounds
@@ -74,21 +74,15 @@ class TorchEngine:
             measures_peak: whether to find out `peak_flops_per_second`, which takes half a second.
 
         Raises:
-            UsageError: packs that hold nothing.
+            UsageError: packs that hold nothing, or a precision that there is not.
         """
         self.device = torch.device(device)
         self.dimension = embedder.config.retriever_proj_size
         self._config = embedder.config
         self._marker_ids = (cls_token_id, sep_token_id)
+        _check_settings(tokens_per_pack, precision)
         self._block_tokens = tokens_per_pack or self._by_device(CPU_TOKENS_PER_PACK, GPU_TOKENS_PER_PACK)
         self._query_tokens = self._by_device(CPU_QUERY_TOKENS_PER_PACK, self._block_tokens)
-        if self._block_tokens < 1:
-            raise UsageError(
-                where="engine",
-                found=f"packs of {tokens_per_pack} tokens",
-                expected="a positive number",
-                action="Leave tokens_per_pack out, or set it to at least 512.",
-            )
         self._transformer = PackedTransformer(
             embedder.realm, device=self.device, dtype=_DTYPES[precision], num_tokens=self._block_tokens
         )
@@ -123,7 +117,7 @@ class TorchEngine:
         starts_R, pace = rows.starts_R, _Pace(self.device)
         is_left_R = np.zeros(len(rows.lengths_R), dtype=bool)
         is_left_R[todo] = True
-        for planned in plan_packs(rows.lengths_R[todo], tokens_per_pack):
+        for planned in in_mixed_order(list(plan_packs(rows.lengths_R[todo], tokens_per_pack))):
             pack = Pack(rows=todo[planned.rows], num_tokens=planned.num_tokens, capacity_tokens=planned.capacity_tokens)
             try:
                 self._embed_pack(rows, starts_R, pack, embeddings_RD)
@@ -188,6 +182,18 @@ class TorchEngine:
 
     def _by_device(self, on_cpu: int, on_gpu: int) -> int:
         return on_cpu if self.device.type == "cpu" else on_gpu
+
+
+def _check_settings(tokens_per_pack: int | None, precision: str) -> None:
+    problems = [] if tokens_per_pack is None or tokens_per_pack >= 1 else [f"tokens_per_pack {tokens_per_pack}"]
+    problems += [] if precision in _DTYPES else [f"precision {precision!r}"]
+    if problems:
+        raise UsageError(
+            where="engine",
+            found=", ".join(problems),
+            expected=f"at least one token, and a precision of {', '.join(_DTYPES)}",
+            action="Correct these arguments; without tokens_per_pack it suits the device.",
+        )
 
 
 class _Pace:

@@ -6,6 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
+from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, EncoderError, StoreError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -20,13 +24,20 @@ def encoder_path(digest: str) -> str:
 
 
 def put_encoder(store: Store, embedder: RealmEmbedder, tokenizer: Tokenizer) -> str:
-    """Saves an encoder under its digest, once; returns the digest."""
+    """Saves an encoder under its digest, unless it is there and whole; returns the digest.
+
+    Raises:
+        StoreError: no room for it, here or in the store.
+    """
     from realm_core.modeling.checkpoints import encoder_digest, save_encoder
 
     digest = encoder_digest(embedder)
-    if not has_encoder(store, digest):
+    if not _is_whole(store, digest):
         with tempfile.TemporaryDirectory(prefix="realm-encoder-") as folder:
-            save_encoder(embedder, tokenizer, Path(folder))
+            try:
+                save_encoder(embedder, tokenizer, Path(folder))
+            except (OSError, SafetensorError) as error:
+                raise _cannot_save(folder, error) from error
             store.put_folder(Path(folder), encoder_path(digest), last="config.json")
     return digest
 
@@ -37,7 +48,39 @@ def has_encoder(store: Store, digest: str) -> bool:
 
 
 def get_encoder(store: Store, digest: str) -> LoadedEncoder:
-    """Loads an encoder of the store. Raises `ArtifactMissingError` when it is not there."""
-    from realm_core.modeling.checkpoints import load_encoder
+    """Loads an encoder of the store.
 
-    return load_encoder(str(store.local_folder(encoder_path(digest))))
+    Raises:
+        ArtifactMissingError: it is not there.
+        ArtifactCorruptError: its weights are not the ones that its name says.
+        EncoderError: its files cannot be read.
+    """
+    from realm_core.modeling.checkpoints import encoder_digest, load_encoder
+
+    loaded = load_encoder(str(store.local_folder(encoder_path(digest))))
+    found = encoder_digest(loaded.embedder)
+    if found != digest:
+        raise ArtifactCorruptError(
+            where=f"{store.url}/{encoder_path(digest)}",
+            found=f"weights with the digest {found[:12]}",
+            expected=f"those with {digest[:12]}, as they were written",
+            action="Run `realm embed --encoder …` with the checkpoint that it came from, which stores it again.",
+        )
+    return loaded
+
+
+def _is_whole(store: Store, digest: str) -> bool:
+    try:
+        get_encoder(store, digest)
+    except (ArtifactMissingError, ArtifactCorruptError, EncoderError):
+        return False
+    return True
+
+
+def _cannot_save(folder: str, error: Exception) -> StoreError:
+    return StoreError(
+        where=f"temporary folder {folder}",
+        found=f"a write that failed ({error})",
+        expected="room for the encoder's files",
+        action="Make room there, or set TMPDIR to another place, and run the command again.",
+    )

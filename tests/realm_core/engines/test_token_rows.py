@@ -51,6 +51,12 @@ def test_no_rows():
     assert (rows.ids.size, rows.lengths_R.size) == (0, 0)
 
 
+def test_empty_arrays_of_any_type_are_no_tokens():
+    rows = rows_of_queries([np.array([]), ids(7)], 2, 3)
+    check_rows(rows, longest_tokens=8, vocab_size=30)
+    assert rows.ids.tolist() == [2, 3, 2, 7, 3]
+
+
 def test_titles_without_bodies_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         rows_of_blocks([ids(1)], [], 2, 3)

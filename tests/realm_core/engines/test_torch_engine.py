@@ -197,3 +197,10 @@ def test_on_a_gpu_embeddings_are_those_of_the_plain_forward_pass(precision, leas
     some = [3, 17, 5, 29]
     again = on_gpu.encode([TITLES[i] for i in some], [BODIES[i] for i in some])
     assert again.tobytes() == found[some].tobytes()
+
+
+def test_settings_and_ids_that_mean_nothing_are_refused():
+    with pytest.raises(UsageError, match="tokens_per_pack 0, precision 'fp16'"):
+        engine(tokens_per_pack=0, precision="fp16")
+    with pytest.raises(UsageError, match="values of the type float64; expected integers"):
+        ENGINE.encode_queries([np.array([5.7])])
