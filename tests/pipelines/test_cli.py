@@ -139,6 +139,7 @@ def test_an_empty_store_says_what_to_run(tmp_path, capsys):
 def test_an_interrupt_ends_with_130(tmp_path, tiny_corpus, tiny_bert):
     code = (
         "import threading, os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells start background jobs without it
         "threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "import pipelines.cli as cli\n"
         "cli._run = lambda arguments: time.sleep(30)\n"
