@@ -5,6 +5,7 @@ Shapes: R rows of the call, B rows of a batch (dummies included), L tokens, D pr
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,18 +30,17 @@ BUCKET_STEP_TOKENS = 16
 """Pads a row by 7.5 tokens on average."""
 
 
-def require_openvino() -> Any:  # noqa: ANN401 - an optional module
-    """OpenVINO, or a `UsageError` that says how to install it."""
+def require_package(name: str) -> Any:  # noqa: ANN401 - an optional module
+    """A package of the extra `int8`, or a `UsageError` that says how to install it."""
     try:
-        import openvino
+        return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
             where="--precision int8",
-            found=f"no OpenVINO ({error})",
+            found=f"no package {name} ({error})",
             expected="the packages of the extra `int8`",
             action="Run `pip install 'realm-at-scale[int8]'`, or take another precision.",
         ) from error
-    return openvino
 
 
 class OpenVinoEngine:
@@ -73,7 +73,7 @@ class OpenVinoEngine:
         Raises:
             UsageError: OpenVINO is not installed.
         """
-        openvino = require_openvino()
+        openvino = require_package("openvino")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
         options |= {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
         core = openvino.Core()

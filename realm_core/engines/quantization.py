@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from realm_core.engines.buckets import ShapeGrid, plan_batches
-from realm_core.engines.openvino_engine import BUCKET_STEP_TOKENS, TOKENS_PER_BATCH, OpenVinoEngine, require_openvino
+from realm_core.engines.openvino_engine import BUCKET_STEP_TOKENS, TOKENS_PER_BATCH, OpenVinoEngine, require_package
 from realm_core.engines.token_rows import TokenRows, padded_tokens, rows_of_blocks
-from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, UsageError
+from realm_core.errors import ArtifactCorruptError, ArtifactMissingError
 from realm_core.storage.block_store import read_part
 from realm_core.storage.digests import digest_of_file
 from realm_core.storage.encoder_store import get_encoder
@@ -72,7 +72,7 @@ def prepare_int8(
     Raises:
         UsageError: OpenVINO or NNCF is not installed.
     """
-    require_openvino()
+    require_package("openvino")
     arithmetic = quantized_arithmetic(store, encoder_digest)
     if arithmetic is not None and _is_whole(store, arithmetic):
         return arithmetic
@@ -128,7 +128,7 @@ def read_quantized(store: Store, arithmetic: str) -> QuantizedEncoder:
 
 
 def _quantize(store: Store, encoder_digest: str, corpus: CorpusManifest, folder: Path) -> QuantizedEncoder:
-    openvino, nncf = require_openvino(), _require_nncf()
+    openvino, nncf = require_package("openvino"), require_package("nncf")
     encoder = get_encoder(store, encoder_digest)
     batches = _calibration_batches(_calibration_rows(store, corpus, encoder), encoder)
     nncf.set_log_level(logging.WARNING)
@@ -242,16 +242,3 @@ def _corrupt(store: Store, arithmetic: str, found: str) -> ArtifactCorruptError:
         expected="the files that quantized.json names",
         action="Run `realm embed --precision int8` again; it makes only what is missing.",
     )
-
-
-def _require_nncf() -> Any:  # noqa: ANN401 - an optional module
-    try:
-        import nncf
-    except ImportError as error:
-        raise UsageError(
-            where="--precision int8",
-            found=f"no NNCF ({error})",
-            expected="the packages of the extra `int8`",
-            action="Run `pip install 'realm-at-scale[int8]'`, or take another precision.",
-        ) from error
-    return nncf

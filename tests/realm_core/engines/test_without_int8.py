@@ -17,5 +17,5 @@ except UsageError as error:
 
 def test_the_error_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    assert "--precision int8: no OpenVINO" in done.stdout
+    assert "--precision int8: no package openvino" in done.stdout
     assert "pip install 'realm-at-scale[int8]'" in done.stdout
