@@ -45,6 +45,8 @@ MIN_DEATHS = 24
 """As many actors may die one after the other, with no part finished between, before a run ends: so many per actor
 that was asked for, but no fewer than this. Lost nodes stay below it, an engine that kills its process does not."""
 
+MAX_FAILED_PARTS = 8
+"""So many parts that fail before any is embedded end a run: then it is not about these parts."""
 ONE_PART_ERRORS = (BlockError, ArtifactMissingError, ArtifactCorruptError, GateError)
 """Errors that are about one part: the others are embedded before the run ends. Any other error ends it at once."""
 
@@ -210,7 +212,9 @@ class EmbeddingRun:
     def _take_error(self, error: BaseException, part: PartEntry) -> None:
         if isinstance(error, ONE_PART_ERRORS):
             self._failed.append(error)
-            logger.warning("%s The other parts are embedded first.", error)
+            logger.warning("%s: %s. The other parts are embedded first.", error.where, error.found)
+            if len(self._failed) >= MAX_FAILED_PARTS and not self._done:
+                self._queue.stop()
         else:
             self._end(error if isinstance(error, RealmError) else _unexpected(error, part))
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 GET_TIMEOUT_SECONDS = 60.0
 """For values that are there and only have to be copied to this node."""
+MAX_ASKED_AT_ONCE = 16
+"""Actors that a look at the progress asks: each question costs the driver and the actor a millisecond or two."""
+SILENT_SECONDS = 120.0
+"""An actor that has not answered for so long is taken for dead: its process hangs or was stopped. Answering takes no
+time while it embeds."""
 IDLE_SECONDS = 0.2
 """A pause where there is nothing to wait for, such as a cluster without nodes."""
 
@@ -41,6 +46,8 @@ class Worker:
     """Of the parts that it has delivered; what `progress` has beyond it is of parts in work."""
     watching: Any = None
     """The answer that is awaited; a busy actor is not asked twice."""
+    asked_at: float = 0.0
+    """When it was asked last."""
 
 
 class WorkerGroup:
@@ -121,19 +128,21 @@ class WorkerGroup:
         ray.kill(worker.actor)
 
     def watch(self) -> list[Worker]:
-        """Takes the answers that have come and asks again; returns actors that turned out to be dead."""
+        """Takes the answers that have come and asks again; returns actors that are dead, or silent for too long."""
+        now = time.monotonic()
         asked = {worker.watching: worker for worker in self.ready if worker.watching is not None}
         dead = []
         for ref, outcome in outcomes_of(ready_refs(list(asked), timeout_seconds=0.0)):
-            worker = asked[ref]
+            worker = asked.pop(ref)
             worker.watching = None
             if isinstance(outcome, BaseException):
                 dead.append(worker)
             else:
                 worker.progress = outcome
-        for worker in self.ready:
-            if worker.watching is None:
-                worker.watching = worker.actor.progress.remote()
+        dead += [worker for worker in asked.values() if now - worker.asked_at > SILENT_SECONDS]
+        idle = [worker for worker in self.ready if worker.watching is None]
+        for worker in sorted(idle, key=lambda worker: worker.asked_at)[:MAX_ASKED_AT_ONCE]:
+            worker.watching, worker.asked_at = worker.actor.progress.remote(), now
         return dead
 
     def close(self) -> None:

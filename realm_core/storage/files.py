@@ -28,6 +28,8 @@ from realm_core.storage.retries import retry_seconds, with_retries
 
 Result = TypeVar("Result")
 
+MAKERS = {"parts": "`realm ingest`", "embeddings": "`realm embed`", "quantized": "`realm embed`"}
+"""Which command makes what is in a folder of the store."""
 CACHE_VARIABLE = "REALM_CACHE"
 """Environment variable naming the folder that keeps local copies of a remote store's immutable files."""
 
@@ -302,7 +304,7 @@ def missing_file(store: Store, path: str) -> ArtifactMissingError:
         where=f"store {store.url}",
         found=f"no {path}",
         expected="every file that a manifest names",
-        action="Run the command that makes it again; it makes only what is missing.",
+        action=f"Run {MAKERS.get(path.split('/')[0], 'the command that makes it')} again; it makes only what is missing.",
     )
 
 

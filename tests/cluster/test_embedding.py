@@ -1,6 +1,9 @@
 """The pool from outside: each row once and the same bytes as in an undisturbed run, whatever happens to actors."""
 
+import os
 import random
+import re
+import signal
 import threading
 import time
 
@@ -12,6 +15,7 @@ from support.stand_in_engines import DIMENSION, StandInLoader
 from support.tiny import write_corpus
 
 from cluster.embedding import EmbeddingPool
+from cluster.embedding_run import MAX_FAILED_PARTS
 from cluster.resources import EmbeddingPlan
 from pipelines.encoders import take_in_encoder
 from pipelines.ingest import IngestConfig, run_ingest
@@ -37,6 +41,7 @@ pytestmark = pytest.mark.cluster
 ENCODER = "e" * 64
 BAD_TOKEN = 333
 """Only one block has it."""
+IN_EVERY_BLOCK = 7
 
 
 def plan(num_workers):
@@ -120,6 +125,26 @@ def test_twenty_random_kills_lose_and_double_nothing(filled, pools, tmp_path):
     assert embedding_bytes(filled.store) == undisturbed_bytes(filled, tmp_path / "undisturbed")
 
 
+def test_the_parts_of_an_actor_that_was_stopped_are_given_to_others(filled, pools, monkeypatch):
+    monkeypatch.setattr("cluster.embedding_workers.SILENT_SECONDS", 1.0)
+    pool = pools(filled.store, StandInLoader(seconds_per_row=0.05), num_workers=2)
+    stopped = []
+
+    def stop_one(_):
+        at_work = [pid for pid in embedding_actors() if is_embedding(pid)]
+        if at_work and not stopped:
+            os.kill(at_work[0], signal.SIGSTOP)
+            stopped.append(at_work[0])
+
+    try:
+        result = pool.embed(filled.corpus.parts, ENCODER, progress=stop_one, poll_seconds=0.2)
+        assert result.num_retries >= 1
+        assert_each_block_once(filled.store, filled.corpus, result)
+    finally:
+        for pid in stopped:
+            kill(pid)
+
+
 def test_a_rerun_makes_only_what_is_missing_or_damaged(filled, pools):
     store, corpus = filled.store, filled.corpus
     pool = pools(store, StandInLoader())
@@ -173,6 +198,14 @@ def test_a_block_that_cannot_be_embedded_is_named_when_all_other_parts_are_done(
     assert_each_block_once(filled.store, filled.corpus, after_mending)
 
 
+def test_an_encoder_that_embeds_nothing_is_not_tried_on_every_part(filled, pools):
+    with pytest.raises(BlockError, match="NaN") as raised:
+        pools(filled.store, StandInLoader(makes_nan_of=IN_EVERY_BLOCK)).embed(filled.corpus.parts, ENCODER)
+    num_failed = int(re.search(r"(\d+) failed", str(raised.value))[1])
+    assert MAX_FAILED_PARTS <= num_failed < len(filled.corpus.parts)
+    assert not filled.store.list("embeddings")
+
+
 def test_parts_that_cannot_be_read_are_named_when_all_others_are_done(filled, pools):
     lost = filled.corpus.parts[:2]
     for part in lost:
@@ -212,7 +245,7 @@ def test_actors_that_never_finish_a_part_end_the_run(ray_cluster, tmp_path, pool
     monkeypatch.setattr("cluster.embedding_run.MIN_DEATHS", 5)
     monkeypatch.setattr("cluster.embedding_run.DEATHS_PER_WORKER", 2)
     filled = SyntheticStore(tmp_path, num_blocks=40, num_parts=20)
-    pool = pools(filled.store, StandInLoader(dies_at=7), num_workers=1)
+    pool = pools(filled.store, StandInLoader(dies_at=IN_EVERY_BLOCK), num_workers=1)
     with pytest.raises(ServiceUnavailableError, match="died one after the other and finished no part") as raised:
         pool.embed(filled.corpus.parts, ENCODER)
     assert "5 died" in str(raised.value)
