@@ -16,19 +16,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import benchmark_parser, print_last_line, require_positive
 from benchmarks.embed_measure import measure, say
 from benchmarks.embed_prepare import load_bert_tokenizer, minilm_folder, prepare, save_random_encoder
 from benchmarks.embed_report import QUICK_WARNING, Setting, print_tables, summary_of
 from benchmarks.embed_turns import Sides, find_sides, last_json_line, num_threads_or_all
-from benchmarks.oracle import ROOT
-from realm_core.errors import RealmError, UsageError
+from realm_core.errors import UsageError
 
 NUM_BLOCKS = {"cpu": 576, "cuda": 18_000}
 SLOW_SHARE = 4
@@ -38,22 +36,11 @@ SLOW_SHARE = 4
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    try:
-        summary = run(options)
-    except RealmError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
-    print(json.dumps(summary))
+    print_last_line(lambda: run(options))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = benchmark_parser("embed", __doc__)
     parser.add_argument("--blocks", type=int, help=f"of each form, over all rounds; by default {NUM_BLOCKS}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the draw of blocks")
@@ -62,15 +49,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--activation", choices=("gelu", "gelu_new"), default="gelu", help="BERT's, or published REALM's"
     )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder or JSON lines file")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of uncased BERT; by default all-MiniLM-L6-v2's")
     parser.add_argument("--no-recall", action="store_true", help="leave the recall of int8 and bf16 out")
     parser.add_argument("--no-job", action="store_true", help="leave the job's overhead out")
     parser.add_argument("--quick", action="store_true", help="tiny models, to see that everything runs")
     options = parser.parse_args()
-    for name in ("blocks", "rounds", "threads"):
-        if (getattr(options, name) or 1) < 1:
-            parser.error(f"--{name} must be 1 or more")
+    require_positive(parser, options, "blocks", "rounds", "threads")
     return options
 
 

@@ -5,15 +5,14 @@ one actor with as many threads as the bare engine. The bare engine encodes the s
 memory, in one process without Ray. Small blocks (SQuAD sentences of 40 to 60 tokens) and a small encoder
 (all-MiniLM-L6-v2) make the job's share as large as it gets.
 
-Both take turns, each in a new process. Time runs from the moment the engine is loaded until the last part is there: the
-start of Ray and of the actor and the loading of the model are shown apart. The last line is JSON; `job_overhead` is the
-median over the rounds of job / bare - 1.
+Both take turns, each in a new process, and which goes first changes from round to round. Time runs from the moment the
+engine is loaded until the last part is there: the start of Ray and of the actor and the loading of the model are shown
+apart. The last line is JSON; `job_overhead` is the median over the rounds of job / bare - 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -26,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.command import benchmark_parser, print_last_line, require_positive
 from benchmarks.embed_blocks import read_documents, sentence_blocks
 from benchmarks.embed_prepare import require_minilm
 from benchmarks.embed_store import write_corpus
 from benchmarks.embed_tables import aligned, rounded
 from benchmarks.embed_turns import num_threads_or_all
-from benchmarks.oracle import ROOT
 from realm_core.errors import RealmError, UsageError
 from realm_core.storage.files import Store
 
@@ -69,34 +68,22 @@ class Timed:
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    try:
-        print(json.dumps(run(options)))
-    except RealmError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    print_last_line(lambda: run(options))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embed_overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = benchmark_parser("embed_overhead", __doc__)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--blocks", type=int, default=NUM_BLOCKS)
     parser.add_argument("--rows-per-part", type=int, default=ROWS_PER_PART)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of the engine; by default the number of cores")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder or JSON lines file")
     parser.add_argument("--quick", action="store_true", help="few blocks, to see that everything runs")
     options = parser.parse_args()
     if options.quick:
         parser.set_defaults(**QUICK)
         options = parser.parse_args()
-    for name in ("blocks", "rows_per_part", "rounds"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be 1 or more")
+    require_positive(parser, options, "blocks", "rows_per_part", "rounds")
     return options
 
 
@@ -109,13 +96,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     threads = num_threads_or_all(options.threads)
     with tempfile.TemporaryDirectory(prefix="realm-overhead-") as folder:
         task, num_tokens = _prepare(Store(folder), options, threads)
-        bare, job = [], []
+        bare: list[Timed] = []
+        job: list[Timed] = []
+        sides = [("bare engine", _bare, bare), ("job", _job, job)]
         for number in range(options.rounds):
-            _say(f"round {number + 1} of {options.rounds}: bare engine")
-            bare.append(_bare(task))
-            _say(f"{bare[-1].seconds:.1f} s; the job")
-            job.append(_job(task))
-            _say(f"{job[-1].seconds:.1f} s")
+            for name, measure, timed in sides if number % 2 == 0 else reversed(sides):
+                timed.append(measure(task))
+                _say(f"round {number + 1} of {options.rounds}: {name} {timed[-1].seconds:.1f} s")
         num_bytes = sum(path.stat().st_size for path in (Path(folder) / "embeddings").glob("*.parquet"))
     num_blocks = task.corpus.num_blocks
     print(

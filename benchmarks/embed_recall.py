@@ -11,7 +11,6 @@ Shapes: B questions, R blocks, D projection.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -22,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from benchmarks.command import benchmark_parser, print_last_line, require_positive
 from benchmarks.embed_blocks import Blocks, make_blocks, read_documents, read_json_lines, without_limits
 from benchmarks.embed_engines import PRECISIONS, load_engine, why_not
 from benchmarks.embed_prepare import NUM_CALIBRATION, require_minilm
 from benchmarks.embed_tables import aligned, likeness
-from benchmarks.oracle import ROOT
-from realm_core.errors import RealmError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,25 +53,17 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    try:
-        print(json.dumps(run(options)))
-    except RealmError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    print_last_line(lambda: run(options))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embed_recall",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder that has squad/")
+    parser = benchmark_parser("embed_recall", __doc__)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--all-articles", action="store_true", help="search the paragraphs of all 442 articles")
     parser.add_argument("--quick", action="store_true", help="one article, to see that everything runs")
-    return parser.parse_args()
+    options = parser.parse_args()
+    require_positive(parser, options, "threads")
+    return options
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -29,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from benchmarks.command import benchmark_parser, print_last_line
 from benchmarks.embed_blocks import Blocks
 from benchmarks.embed_stand_in import DIMENSION, StandInLoader
 from benchmarks.embed_store import write_corpus
 from benchmarks.embed_tables import aligned, rounded
 from benchmarks.oracle import ROOT
 from cluster.session import ray_session
-from realm_core.errors import RealmError
 from realm_core.storage.files import Store
 
 if TYPE_CHECKING:
@@ -74,19 +73,11 @@ class Scale:
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    try:
-        print(json.dumps(run(options)))
-    except RealmError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    print_last_line(lambda: run(options))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embed_scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmark_parser("embed_scaling", __doc__, needs_data=False)
     parser.add_argument("--actors", type=int, nargs="+", default=list(ACTORS))
     parser.add_argument("--parts-per-actor", type=int, default=PARTS_PER_ACTOR)
     parser.add_argument("--rows-per-part", type=int, default=512)
@@ -157,6 +148,7 @@ def save_plot(scales: list[Scale], path: Path) -> None:
     left.loglog(actors, rates, "o-", base=2, label="measured")
     left.loglog(actors, [rates[0] * n / actors[0] for n in actors], "--", base=2, color="gray", label="proportional")
     left.set(xlabel="embedding actors", ylabel="parts per second")
+    left.yaxis.set_major_formatter("{x:g}")
     left.legend()
     right.semilogx(actors, shares, "o-", base=2)
     right.axhline(GOAL, linestyle=":", color="gray")

@@ -126,6 +126,7 @@ def progress_line(
     """
     if rate is None:
         rate = (done - before) / seconds if seconds > 0 else 0.0
+    speed = f"{rate:,.{1 if rate >= 1 else 2}f} {unit}/s  " if rate > 0 else ""
     of_total = f"/{total:,.0f}" if total else ""
     if total and done >= total:
         end = f"done in {clock(seconds)}"
@@ -133,9 +134,7 @@ def progress_line(
         end = f"ETA {clock((total - done) / rate)}"
     else:
         end = f"{clock(seconds)} so far"
-    return (
-        f"{label:>9}  {done:,.0f}{of_total} {unit}  {rate:,.{1 if rate >= 1 else 2}f} {unit}/s  {end}  {note}".rstrip()
-    )
+    return f"{label:>9}  {done:,.0f}{of_total} {unit}  {speed}{end}  {note}".rstrip()
 
 
 def clock(seconds: float) -> str:

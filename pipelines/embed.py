@@ -194,5 +194,6 @@ def _check_and_record(
 def _show(bar: Bar | Line, now: EmbedProgress) -> None:
     peak = "" if now.share_of_peak is None else f"{now.share_of_peak:.0%} of peak"
     retries = f"{now.num_retries} retries" if now.num_retries else ""
-    facts = (f"{now.tokens_per_second:,.0f} tokens/s", peak, f"{now.num_ready}/{now.num_asked_for} workers", retries)
-    bar.update(now.rows_done, rate=now.rows_per_second, note="  ".join(fact for fact in facts if fact))
+    tokens = f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else ""
+    facts = (tokens, peak, f"{now.num_ready}/{now.num_asked_for} workers", retries)
+    bar.update(now.rows_done, rate=now.rows_per_second or None, note="  ".join(fact for fact in facts if fact))

@@ -300,11 +300,12 @@ class Store:
 
 def missing_file(store: Store, path: str) -> ArtifactMissingError:
     """The error for a file that a manifest names and the store lacks."""
+    maker = MAKERS.get(path.split("/")[0], "the command that makes it")
     return ArtifactMissingError(
         where=f"store {store.url}",
         found=f"no {path}",
         expected="every file that a manifest names",
-        action=f"Run {MAKERS.get(path.split('/')[0], 'the command that makes it')} again; it makes only what is missing.",
+        action=f"Run {maker} again; it makes only what is missing.",
     )
 
 
