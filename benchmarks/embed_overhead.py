@@ -83,7 +83,7 @@ def _options() -> argparse.Namespace:
     if options.quick:
         parser.set_defaults(**QUICK)
         options = parser.parse_args()
-    require_positive(parser, options, "blocks", "rows_per_part", "rounds")
+    require_positive(parser, options, "blocks", "rows_per_part", "rounds", "threads")
     return options
 
 

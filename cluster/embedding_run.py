@@ -20,6 +20,7 @@ from realm_core.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
     BlockError,
+    EncoderError,
     GateError,
     RealmError,
     ServiceError,
@@ -45,8 +46,8 @@ MIN_DEATHS = 24
 """As many actors may die one after the other, with no part finished between, before a run ends: so many per actor
 that was asked for, but no fewer than this. Lost nodes stay below it, an engine that kills its process does not."""
 
-MAX_FAILED_PARTS = 8
-"""So many parts that fail before any is embedded end a run: then it is not about these parts."""
+MAX_HOPELESS_PARTS = 8
+"""So many parts one after the other of which not one block could be embedded end a run: it is the encoder then."""
 ONE_PART_ERRORS = (BlockError, ArtifactMissingError, ArtifactCorruptError, GateError)
 """Errors that are about one part: the others are embedded before the run ends. Any other error ends it at once."""
 
@@ -113,6 +114,7 @@ class EmbeddingRun:
         self._at_work: dict[Any, tuple[Worker, PartJob]] = {}
         self._done: dict[int, EmbeddedPart] = {}
         self._failed: list[RealmError] = []
+        self._num_hopeless_parts = 0
         self._ending: BaseException | None = None
         self._deaths_in_a_row = 0
         self._last_death = ""
@@ -206,15 +208,18 @@ class EmbeddingRun:
         if isinstance(outcome, BaseException):
             self._take_error(as_realm_error(outcome), job.part)
         else:
+            self._num_hopeless_parts = 0 if outcome.outcome != "reused" else self._num_hopeless_parts
             self._done[job.index] = replace(outcome, uids=outcome.uids.copy())  # frees Ray's memory, which is small
             self._counts.add_part(worker, outcome)
 
     def _take_error(self, error: BaseException, part: PartEntry) -> None:
         if isinstance(error, ONE_PART_ERRORS):
             self._failed.append(error)
-            logger.warning("%s: %s. The other parts are embedded first.", error.where, error.found)
-            if len(self._failed) >= MAX_FAILED_PARTS and not self._done:
-                self._queue.stop()
+            self._num_hopeless_parts += isinstance(error, BlockError) and len(error.rows) == part.num_rows
+            if self._num_hopeless_parts >= MAX_HOPELESS_PARTS:
+                self._end(_encoder_embeds_nothing(self._num_hopeless_parts, self._encoder_digest, error))
+            else:
+                logger.warning("%s: %s. The other parts are embedded first.", error.where, error.found)
         else:
             self._end(error if isinstance(error, RealmError) else _unexpected(error, part))
 
@@ -301,6 +306,15 @@ def _unexpected(error: BaseException, part: PartEntry) -> ServiceError:
     )
     wrapped.__cause__ = error
     return wrapped
+
+
+def _encoder_embeds_nothing(num_parts: int, encoder_digest: str, error: RealmError) -> EncoderError:
+    return EncoderError(
+        where=f"encoder {encoder_digest[:12]}",
+        found=f"{num_parts} parts one after the other without one usable embedding; the last: {error.found}",
+        expected="embeddings that are finite and not zero",
+        action="Look at the encoder's weights, or take another --precision or device; what was embedded is kept.",
+    )
 
 
 def _no_room(num_asked_for: int, plan: EmbeddingPlan) -> ServiceUnavailableError:

@@ -196,4 +196,4 @@ def _show(bar: Bar | Line, now: EmbedProgress) -> None:
     retries = f"{now.num_retries} retries" if now.num_retries else ""
     tokens = f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else ""
     facts = (tokens, peak, f"{now.num_ready}/{now.num_asked_for} workers", retries)
-    bar.update(now.rows_done, rate=now.rows_per_second or None, note="  ".join(fact for fact in facts if fact))
+    bar.update(now.rows_done, rate=now.rows_per_second, note="  ".join(fact for fact in facts if fact))

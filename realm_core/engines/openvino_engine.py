@@ -125,21 +125,31 @@ class OpenVinoEngine:
                     yield done, _finished(request, done, rows)
                     free.append(request)
                 request = free.pop()
-                request.start_async(list(padded_tokens(rows, starts_R, batch)))
+                with _naming_the_rows(batch, rows):
+                    request.start_async(list(padded_tokens(rows, starts_R, batch)))
                 running.append((request, batch))
             while running:
                 request, done = running.popleft()
                 yield done, _finished(request, done, rows)
         finally:
-            for request, _ in running:  # after a failure: nothing of this call may still run in the next
+            for request in self._requests:  # after a failure: nothing of this call may still run in the next
                 with contextlib.suppress(RuntimeError):
                     request.wait()
 
 
 def _finished(request: Any, batch: Batch, rows: TokenRows) -> np.ndarray:  # noqa: ANN401 - of an optional package
     """Embeddings [B, D] of a batch that was started."""
-    try:
+    with _naming_the_rows(batch, rows):
         request.wait()
+    embeddings_BD: np.ndarray = request.get_output_tensor(0).data
+    return embeddings_BD
+
+
+@contextlib.contextmanager
+def _naming_the_rows(batch: Batch, rows: TokenRows) -> Iterator[None]:
+    """Raises `BlockError` with the batch's rows in place of what OpenVINO raises."""
+    try:
+        yield
     except RuntimeError as error:
         raise BlockError(
             where=f"rows {', '.join(map(str, batch.indices.tolist()))} of {len(rows.lengths_R)}",
@@ -148,5 +158,3 @@ def _finished(request: Any, batch: Batch, rows: TokenRows) -> np.ndarray:  # noq
             action="Look at these blocks, or take another precision.",
             rows=tuple(batch.indices.tolist()),
         ) from error
-    embeddings_BD: np.ndarray = request.get_output_tensor(0).data
-    return embeddings_BD

@@ -47,7 +47,7 @@ class TorchEngine:
     """The embeddings of RealmEmbedder, faster: without padding, and only the [CLS] row of the last layer.
 
     A row's embedding depends on the row and on the engine's settings alone, to the bit: not on the other rows, their
-    order or number, nor on the number of threads (for attention heads 16 wide or more; BERT's are 32 or 64). When a
+    order or number, nor on the number of threads (with two attention heads or more, 16 wide or more). When a
     GPU ran out of memory, packs are smaller, and last bits may change.
     """
 
