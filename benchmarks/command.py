@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.oracle import ROOT
 from realm_core.errors import RealmError
@@ -14,6 +14,7 @@ from realm_core.errors import RealmError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Value = TypeVar("Value")
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -38,13 +39,17 @@ def require_positive(parser: argparse.ArgumentParser, options: argparse.Namespac
 
 
 def print_last_line(run: Callable[[], dict[str, Any]]) -> None:
-    """Prints what `run` returns as JSON; an error is a line on standard error and an exit status."""
+    """Prints what `run` returns as JSON."""
+    print(json.dumps(or_exit(run)))
+
+
+def or_exit(run: Callable[[], Value]) -> Value:
+    """What `run` returns; an error of ours is a line on standard error, and the process's exit status."""
     try:
-        summary = run()
+        return run()
     except RealmError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-    print(json.dumps(summary))

@@ -12,10 +12,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import or_exit
 from benchmarks.model_cases import CASES, Case
 from benchmarks.oracle import ORACLE_VERSION, oracle_python
 from benchmarks.side_by_side import Comparison, Settings, chosen_cases, compare
-from realm_core.errors import RealmError, UsageError
+from realm_core.errors import UsageError
 
 TABLE_WIDTH = 118
 QUICK_WARNING = "--quick: tiny models and inputs, to see that everything runs. THE RATIOS MEAN NOTHING."
@@ -59,14 +60,8 @@ class Plan:
 
 def run_benchmark(plan: Plan) -> list[Comparison]:
     """Reads the flags, compares the chosen cases, prints the table. Ends the process with an error's own exit code."""
-    try:
-        return _run(tyro.cli(BenchmarkConfig, prog=f"python -m {plan.program}", description=plan.description), plan)
-    except RealmError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+    command = f"python -m {plan.program}"
+    return or_exit(lambda: _run(tyro.cli(BenchmarkConfig, prog=command, description=plan.description), plan))
 
 
 def _run(config: BenchmarkConfig, plan: Plan) -> list[Comparison]:
