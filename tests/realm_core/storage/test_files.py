@@ -32,9 +32,13 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["kept.bin"]
 
 
-def test_a_missing_file_says_what_to_do(tmp_path):
-    with pytest.raises(ArtifactMissingError, match=r"no parts/x\.parquet.*Run the command"):
-        Store(str(tmp_path)).read_bytes("parts/x.parquet")
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [("parts/x.parquet", "Run `realm ingest` again"), ("snapshots/x.json", "Run the command that makes it again")],
+)
+def test_a_missing_file_says_what_to_do(tmp_path, path, action):
+    with pytest.raises(ArtifactMissingError, match=rf"no {path}.*{action}"):
+        Store(str(tmp_path)).read_bytes(path)
 
 
 def test_a_broken_manifest_is_named(tmp_path):
