@@ -30,8 +30,8 @@ from realm_core.modeling.embedder import RealmEmbedder
 logger = logging.getLogger(__name__)
 
 CPU_TOKENS_PER_PACK = 1152
-"""Four blocks of the usual 288 tokens; 14 MB in BERT-base's widest layer, so that what follows finds it in the cache:
-2,048 are 5 % slower, and 1,024 would hold three such blocks and a gap."""
+"""Four blocks of the usual 288 tokens; 14 MB in BERT-base's widest layer. Larger packs compute no faster and end with
+more dummies where blocks are few; 1,024 would hold three such blocks and a gap."""
 GPU_TOKENS_PER_PACK = 32_768
 """0.2 GB in bf16 in BERT-base's widest layer."""
 MIN_TOKENS_PER_PACK = 512
