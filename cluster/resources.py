@@ -85,6 +85,12 @@ LIGHT_OPTIONS: dict[str, Any] = {"num_cpus": 0}
 """Router, shard servers, refresher, example generators: mostly waiting, or bursts that a search needs at once."""
 
 
+def shard_options(num_bytes: int) -> dict[str, Any]:
+    """Ray options of an index shard's process: placed where its bytes are free, replicas on different nodes."""
+    memory = {"memory": num_bytes} if num_bytes else {}
+    return {**LIGHT_OPTIONS, **memory, "max_restarts": -1, "max_concurrency": 4, "scheduling_strategy": "SPREAD"}
+
+
 def plan_embedding(
     nodes: Sequence[NodeSize],
     *,

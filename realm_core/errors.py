@@ -13,6 +13,7 @@ RealmError                        exit code 1
 ├── GateError                     a snapshot that must not go live
 ├── ServiceError
 │   ├── ServiceUnavailableError   no retrieval service, or a shard that is down
+│   ├── OverloadedError           more searches wait than can be answered in time
 │   └── DeadlineExceededError     no answer before the caller's deadline
 └── TrainingError                 a training run that cannot start or go on
 """
@@ -101,6 +102,10 @@ class ServiceError(RealmError):
 
 class ServiceUnavailableError(ServiceError):
     """No retrieval service is there, or one of its shards is down."""
+
+
+class OverloadedError(ServiceError):
+    """More searches wait already than the service can answer in time."""
 
 
 class DeadlineExceededError(ServiceError):

@@ -10,9 +10,11 @@ import pyarrow as pa
 SEPARATOR = "<sep>"
 """Stands between title and body in the text that a uid is taken of (the reference's rule)."""
 
+UID_BYTES = 20
+
 BLOCK_SCHEMA = pa.schema(
     [
-        pa.field("uid", pa.binary(20), nullable=False),
+        pa.field("uid", pa.binary(UID_BYTES), nullable=False),
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("body", pa.string(), nullable=False),

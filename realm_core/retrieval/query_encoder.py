@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from realm_core.engines.torch_engine import TorchEngine
     from realm_core.retrieval.snapshot_search import SearchResult, SnapshotSearch
+    from realm_core.retrieval.uid_exclusion import Uids
     from realm_core.storage.files import Store
     from realm_core.storage.snapshots import SnapshotManifest
 
@@ -38,16 +39,28 @@ class QueryEncoder:
         self._engine: TorchEngine | None = None
         self._tokenizer: Tokenizer | None = None
 
-    def search_text(self, texts: Sequence[str], num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:
-        """Top hits of B texts [B, K]."""
+    def search_text(
+        self,
+        texts: Sequence[str],
+        num_hits: int,
+        *,
+        deadline_seconds: float = 30.0,
+        exclude_uids: Sequence[Uids] | None = None,
+    ) -> SearchResult:
+        """Top hits of B texts [B, K]; `exclude_uids` as `SnapshotSearch.search` takes them."""
         self._use(self._search.live_snapshot())
         assert self._tokenizer is not None
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         token_ids = [encoding.ids[:MAX_QUERY_TOKENS] for encoding in encodings]
-        return self.search_token_ids(token_ids, num_hits, deadline_seconds=deadline_seconds)
+        return self.search_token_ids(token_ids, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids)
 
     def search_token_ids(
-        self, token_ids: Sequence[Sequence[int]], num_hits: int, *, deadline_seconds: float = 30.0
+        self,
+        token_ids: Sequence[Sequence[int]],
+        num_hits: int,
+        *,
+        deadline_seconds: float = 30.0,
+        exclude_uids: Sequence[Uids] | None = None,
     ) -> SearchResult:
         """Top hits of B tokenized queries [B, K], without their markers."""
         arrays = [np.asarray(ids, dtype=np.uint16) for ids in token_ids]
@@ -56,7 +69,9 @@ class QueryEncoder:
                 self._use(self._search.live_snapshot())
             assert self._engine is not None and self._snapshot is not None
             queries_BD = self._engine.encode_queries(arrays)
-            result = self._search.search(queries_BD, num_hits, deadline_seconds=deadline_seconds)
+            result = self._search.search(
+                queries_BD, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
+            )
             if result.snapshot_id == self._snapshot.snapshot_id:
                 return result
             self._snapshot = None

@@ -6,11 +6,12 @@ from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from realm_core.errors import ArtifactCorruptError, QueryError
-from realm_core.records import BLOCK_SCHEMA
-from realm_core.storage.digests import digest_of, digest_of_table
+from realm_core.records import BLOCK_SCHEMA, UID_BYTES
+from realm_core.storage.digests import digest_of, digest_of_table, fixed_binary_to_numpy
 from realm_core.storage.parquet import read_table, write_table
 
 if TYPE_CHECKING:
@@ -169,6 +170,16 @@ class BlockRecords:
         """Title and body token ids of a block."""
         row = self._row(block_id, ("title_token_ids", "body_token_ids"))
         return row["title_token_ids"], row["body_token_ids"]
+
+    def uids(self, block_ids_K: np.ndarray) -> np.ndarray:
+        """Uids [K] (S20) of blocks; empty where an id is -1."""
+        uids_K = np.zeros(len(block_ids_K), dtype=f"S{UID_BYTES}")
+        parts_K = np.searchsorted(self._first_block_ids, block_ids_K, side="right") - 1
+        for part in np.unique(parts_K[block_ids_K >= 0]).tolist():
+            in_part_K = parts_K == part
+            uids_R = fixed_binary_to_numpy(self._table(part)["uid"]).view(f"S{UID_BYTES}")
+            uids_K[in_part_K] = uids_R[block_ids_K[in_part_K] - self._first_block_ids[part]]
+        return uids_K
 
     def _row(self, block_id: int, columns: Sequence[str]) -> dict[str, Any]:
         if not 0 <= block_id < self._num_blocks:

@@ -1,0 +1,306 @@
+"""The service as trainers and drivers of the cluster see it."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from cluster.calls import get
+from cluster.retrieval import wire
+from cluster.retrieval.batching import too_late
+from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS, ServiceStatus, SwapResult
+from cluster.retrieval.generation import SERVICE_NAME
+from cluster.session import NAMESPACE
+from realm_core.errors import DeadlineExceededError, RealmError, ServiceUnavailableError
+from realm_core.index.searcher import validate_queries
+from realm_core.retrieval.query_encoder import QueryEncoder
+from realm_core.retrieval.snapshot_search import SearchResult
+from realm_core.retrieval.uid_exclusion import UidExclusion, Uids
+from realm_core.storage.files import Store
+from realm_core.storage.snapshots import SnapshotManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cluster.retrieval.memory import SwapMemory, SwapMode
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+DEADLINE_SECONDS = 30.0
+RETRY_SECONDS = 0.05
+
+
+class RetrievalClient:
+    """Searches, and swaps; may be used by several threads. Offers `SnapshotSearch`."""
+
+    def __init__(self, controller: Any, routers: list[Any], token: bytes, store_url: str) -> None:  # noqa: ANN401 - actor handles are untyped
+        self._controller = controller
+        self._routers = [_RouterConnections(router, token) for router in routers]
+        self._turns = itertools.count()
+        self._manifest: SnapshotManifest | None = None
+        self._store = Store(store_url)
+        self._exclusion = UidExclusion(self._store)
+        self._encoder: QueryEncoder | None = None
+        self._encoder_lock = threading.Lock()
+
+    @classmethod
+    def connect(cls, *, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> RetrievalClient:
+        """The client of the service that runs on this cluster.
+
+        Raises:
+            ServiceUnavailableError: none does, or it does not answer in time.
+        """
+        if not ray.is_initialized():
+            raise _not_there("a process that has joined no Ray cluster")
+        try:
+            controller = ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
+        except ValueError as error:
+            raise _not_there("none on this cluster") from error
+        config, routers = get(
+            [controller.config.remote(), controller.routers.remote()],
+            timeout_seconds=timeout_seconds,
+            what=SERVICE_NAME,
+        )
+        return cls(controller, routers, config.token, config.store_url)
+
+    def close(self) -> None:
+        """Ends the connections; a later search makes new ones."""
+        for router in self._routers:
+            router.close()
+
+    @property
+    def store(self) -> Store:
+        """The store that is served: its block records and encoders are read by the client itself."""
+        return self._store
+
+    def search(
+        self,
+        queries_BD: np.ndarray,
+        num_hits: int,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        exclude_uids: Sequence[Uids] | None = None,
+    ) -> SearchResult:
+        """Top `num_hits` blocks of each query [B, D] by inner product, all from one snapshot.
+
+        Args:
+            queries_BD: of any float type; B may be 0.
+            num_hits: K; where the corpus has fewer blocks, -1 pads.
+            deadline_seconds: how long to wait, also for a process that restarts meanwhile.
+            exclude_uids: for each query, uids (20 bytes each) of blocks that must not be among its hits, such as the
+                one that the query came from. Blocks that follow move up, so that K hits are left.
+
+        Raises:
+            QueryError: NaN, a wrong width, `num_hits` below 1, or not one collection of uids per query.
+            OverloadedError: more searches wait than can be answered.
+            DeadlineExceededError: no answer in time, for instance while a shard restarts.
+            ServiceUnavailableError: no router answers.
+        """
+        num_excluded = self._exclusion.num_excluded(exclude_uids, len(queries_BD))
+        result = self._search(queries_BD, num_hits + num_excluded if num_hits > 0 else num_hits, deadline_seconds)
+        if exclude_uids is None or not len(queries_BD):
+            return result
+        return self._exclusion.apply(result, exclude_uids, num_hits, self._manifest_of(result.snapshot_id))
+
+    def search_text(
+        self,
+        texts: Sequence[str],
+        num_hits: int,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        exclude_uids: Sequence[Uids] | None = None,
+    ) -> SearchResult:
+        """`search` for texts, which this process embeds with the live snapshot's encoder."""
+        with self._encoder_lock:
+            if self._encoder is None:
+                self._encoder = QueryEncoder(self._store, self)
+            return self._encoder.search_text(
+                texts, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
+            )
+
+    def live_snapshot(self, *, deadline_seconds: float = DEADLINE_SECONDS) -> SnapshotManifest:
+        """The snapshot that searches are answered from now."""
+        known = self._manifest.snapshot_id if self._manifest else ""
+        if ray_client_is_used():
+            return self._remember(self._ask_by_ray("manifest", deadline_seconds))
+        answer = self._ask(wire.Frame({"live": known, "deadline_seconds": deadline_seconds}), deadline_seconds)
+        if "error" in answer.header:
+            raise wire.error_of(answer.header["error"])
+        manifest = answer.header["manifest"]
+        return self._remember(SnapshotManifest.from_json(manifest)) if manifest else self._manifest_of(known)
+
+    def swap(self, snapshot_id: str, *, mode: SwapMode = "blue-green") -> SwapResult:
+        """Makes a published snapshot live; returns after the old one has drained. Idempotent.
+
+        Args:
+            snapshot_id: published in the store, newer or older than the live one.
+            mode: `blue-green` loads it beside the live one, in memory that is set aside for both; `in-place-per-shard`
+                sets none aside and loads one shard after the other, for memory-mapped kinds where two copies do not fit.
+
+        Raises:
+            StoreError: no such snapshot, or files of it are missing or damaged; the live one goes on.
+            UsageError: no room for it.
+            ServiceUnavailableError: its processes did not come up.
+        """
+        result: SwapResult = get(
+            self._controller.swap.remote(snapshot_id, mode),
+            timeout_seconds=2 * LOAD_TIMEOUT_SECONDS,
+            what=f"swap to {snapshot_id}",
+        )
+        return result
+
+    def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
+        """What a swap to that snapshot would take in memory, and what is free."""
+        memory: SwapMemory = get(
+            self._controller.memory_of_swap.remote(snapshot_id), timeout_seconds=60.0, what=SERVICE_NAME
+        )
+        return memory
+
+    def status(self) -> ServiceStatus:
+        """Waits until a snapshot is live, then says what the service has done."""
+        status: ServiceStatus = get(
+            self._controller.status.remote(), timeout_seconds=LOAD_TIMEOUT_SECONDS, what=SERVICE_NAME
+        )
+        return status
+
+    def processes(self) -> dict[str, int]:
+        """Process ids by actor name, of the controller, the routers and the live snapshot's shards."""
+        processes: dict[str, int] = get(self._controller.processes.remote(), timeout_seconds=60.0, what=SERVICE_NAME)
+        return processes
+
+    def _search(self, queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> SearchResult:
+        queries_BD = np.asarray(queries_BD)
+        queries_BD = validate_queries(
+            queries_BD, dimension=queries_BD.shape[-1] if queries_BD.ndim else 0, num_hits=num_hits
+        )
+        if ray_client_is_used():
+            result: SearchResult = self._ask_by_ray("search", deadline_seconds, queries_BD, num_hits, deadline_seconds)
+            return result
+        answer = self._ask(wire.search_request(queries_BD, num_hits, deadline_seconds), deadline_seconds)
+        hits = wire.hits_of(answer)
+        facts = answer.header
+        return SearchResult(hits.relevances_BK, hits.rows_BK, facts["snapshot_id"], facts["encoder_step"])
+
+    def _ask(self, request: wire.Frame, deadline_seconds: float) -> wire.Frame:
+        """The answer of whichever router gives one, tried in turn until the deadline."""
+        deadline = time.monotonic() + deadline_seconds
+        turn, error = next(self._turns), None
+        for attempt in itertools.count():
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                break
+            try:
+                return self._routers[(turn + attempt) % len(self._routers)].ask(request, seconds_left)
+            except TimeoutError as late:
+                raise too_late(deadline_seconds) from late
+            except (OSError, RayError, RealmError) as broken:
+                error = broken
+            if attempt % len(self._routers) == len(self._routers) - 1:
+                time.sleep(min(RETRY_SECONDS, max(0.0, seconds_left)))
+        raise ServiceUnavailableError(
+            where="search",
+            found=f"no router that answers in {deadline_seconds:g} s ({' '.join(str(error).split())})",
+            expected=f"one of the {len(self._routers)} that the service has",
+            action="Look whether the cluster and the service are there: `realm serve status`.",
+        ) from error
+
+    def _ask_by_ray(self, method: str, deadline_seconds: float, *arguments: Any) -> Any:  # noqa: ANN401 - of any router method
+        router = self._routers[next(self._turns) % len(self._routers)].actor
+        return get(getattr(router, method).remote(*arguments), timeout_seconds=deadline_seconds + 5.0, what="search")
+
+    def _remember(self, manifest: SnapshotManifest) -> SnapshotManifest:
+        self._manifest = manifest
+        return manifest
+
+    def _manifest_of(self, snapshot_id: str) -> SnapshotManifest:
+        manifest = self._manifest
+        if manifest is not None and manifest.snapshot_id == snapshot_id:
+            return manifest
+        from realm_core.storage.snapshots import load_snapshot
+
+        return self._remember(load_snapshot(self._store, snapshot_id))
+
+
+class _RouterConnections:
+    """Connections to one router: as many as threads have searched at a time, used again and again."""
+
+    def __init__(self, actor: Any, token: bytes) -> None:  # noqa: ANN401 - actor handles are untyped
+        self.actor = actor
+        self._token = token
+        self._idle: deque[socket.socket] = deque()
+        self._address: wire.Address | None = None
+
+    def ask(self, request: wire.Frame, seconds: float) -> wire.Frame:
+        """The router's answer.
+
+        Raises:
+            TimeoutError: none in time, on a connection that stands.
+            OSError, RayError, RealmError: no connection.
+        """
+        connection = self._take(seconds)
+        try:
+            connection.settimeout(seconds + GRACE_SECONDS)
+            wire.send_frame(connection, request)
+            answer = wire.receive_frame(connection)
+        except BaseException:
+            connection.close()
+            self.close()  # a router that has been restarted listens elsewhere
+            raise
+        self._idle.append(connection)
+        return answer
+
+    def close(self) -> None:
+        """Ends the connections that no thread is using; the next search looks for the router again."""
+        self._address = None
+        while self._idle:
+            with suppress(IndexError):  # another thread took the last one
+                self._idle.pop().close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _take(self, seconds: float) -> socket.socket:
+        with suppress(IndexError):
+            return self._idle.pop()
+        try:
+            return wire.connect(self._find(seconds), self._token, min(seconds, CONNECT_SECONDS))
+        except OSError as error:
+            self._address = None
+            raise ConnectionError(f"the router does not take connections: {error}") from error
+
+    def _find(self, seconds: float) -> wire.Address:
+        address = self._address
+        if address is None:
+            try:
+                address = get(self.actor.address.remote(), timeout_seconds=min(seconds, CONNECT_SECONDS), what="router")
+            except DeadlineExceededError as error:
+                raise ConnectionError(str(error)) from error
+            self._address = address
+        return address
+
+
+CONNECT_SECONDS = 5.0
+GRACE_SECONDS = 1.0
+"""The router itself says which shard is late; only if it says nothing does the connection end the wait."""
+
+
+def ray_client_is_used() -> bool:
+    """True in a driver that joined the cluster through `ray://`, which sees nothing of it but Ray's proxy."""
+    return bool(ray.util.client.ray.is_connected())
+
+
+def _not_there(found: str) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        where="retrieval service",
+        found=found,
+        expected=f"an actor named {SERVICE_NAME}",
+        action="Start it with `realm serve --store …`.",
+    )

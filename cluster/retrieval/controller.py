@@ -1,0 +1,394 @@
+"""The controller: starts the shard processes of a snapshot, swaps snapshots, knows the routers. No search passes it.
+
+All actors are detached, so that none ends with another: routers and shards go on while the controller restarts, and
+it then learns from the routers what is live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from cluster.calls import as_realm_error, dead_process
+from cluster.resources import LIGHT_OPTIONS, shard_options
+from cluster.retrieval.generation import SERVICE_NAME, Generation, is_shard_name, router_name, shard_name
+from cluster.retrieval.memory import SwapMemory, SwapMode, memory_of_swap, shard_bytes
+from cluster.retrieval.metrics import RouterStatus
+from cluster.retrieval.router import RouterActor
+from cluster.retrieval.shard_server import ShardActor, ShardTask
+from cluster.retrieval.warming import warm
+from cluster.session import NAMESPACE
+from realm_core.errors import RealmError, ServiceUnavailableError
+from realm_core.index.setting import SearchSetting
+from realm_core.storage.files import Store
+from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+logger = logging.getLogger(__name__)
+
+LOAD_TIMEOUT_SECONDS = 600.0
+DRAIN_TIMEOUT_SECONDS = 60.0
+ROUTER_TIMEOUT_SECONDS = 30.0
+FOLLOW_SECONDS = 2.0
+RETRY_FAILED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceConfig:
+    """How a store is served."""
+
+    store_url: str
+    token: bytes
+    replicas: int = 1
+    """Processes of each index shard, on different nodes where there are several."""
+    routers: int = 1
+    follow: bool = False
+    """Whether a snapshot that is published goes live by itself."""
+    swap: SwapMode = "blue-green"
+    """Of the swaps that following makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapResult:
+    """What a swap did; `seconds` from the call to the flip, `drain_seconds` from there to the old processes' end."""
+
+    snapshot_id: str
+    previous_snapshot_id: str | None
+    was_live_already: bool
+    seconds: float
+    drain_seconds: float = 0.0
+    memory: SwapMemory | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceStatus:
+    """What the service has done since its routers started: `searches = answered + failed` once none is in flight."""
+
+    snapshot: SnapshotManifest
+    config: ServiceConfig
+    routers: tuple[RouterStatus | None, ...]
+    """None for a router that does not answer."""
+    num_swaps: int
+    last_failed_swap: str
+    """Why the last swap that failed did so; empty if none did."""
+
+    @property
+    def num_shards(self) -> int:
+        """Index shards of the live snapshot."""
+        return len(self.snapshot.shards)
+
+    @property
+    def num_searches(self) -> int:
+        """Searches that came, over all routers."""
+        return sum(router.num_searches for router in self.routers if router)
+
+    @property
+    def num_failed_searches(self) -> int:
+        """Searches that were refused or failed."""
+        return sum(router.num_failed_searches for router in self.routers if router)
+
+    @property
+    def is_ready(self) -> bool:
+        """True when every router answers and sees a process of every index shard."""
+        return all(
+            router is not None and bool(router.num_healthy_replicas) and min(router.num_healthy_replicas) > 0
+            for router in self.routers
+        )
+
+    @property
+    def staleness_seconds(self) -> float:
+        """Since the live snapshot's encoder left training."""
+        return max(0.0, time.time() - self.snapshot.encoder_saved_at_seconds)
+
+
+@dataclass
+class _Swaps:
+    done: int = 0
+    last_failed: str = ""
+    failed_id: str = ""
+    failed_at: float = field(default=-RETRY_FAILED_SECONDS)
+
+
+class RetrievalController:
+    """One at a time per cluster; its methods run in one event loop."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._config = config
+        self._store = Store(config.store_url)
+        self._live: Generation | None = None
+        self._swaps = _Swaps()
+        self._swapping = asyncio.Lock()
+        self._starting = asyncio.Lock()
+        self._routers: list[Any] = []
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when a snapshot is live: the one that routers serve already, else the store's current one.
+
+        Raises:
+            RealmError: nothing is published, or an index shard cannot be loaded.
+        """
+        async with self._starting:
+            if self._live is None:
+                self._routers = [self._router(number) for number in range(self._config.routers)]
+                await self._adopt()
+            if self._live is None:
+                await self._swap(await asyncio.to_thread(load_snapshot, self._store), "blue-green")
+            if self._config.follow and self._follower is None:
+                self._follower = asyncio.get_running_loop().create_task(self._follow())
+
+    async def config(self) -> ServiceConfig:
+        """Of the service that runs."""
+        return self._config
+
+    async def routers(self) -> list[Any]:
+        """Handles of the routers; they are there before a snapshot is live."""
+        return [self._router(number) for number in range(self._config.routers)]
+
+    async def live_generation(self) -> Generation | None:
+        """What a router that has been restarted is to serve."""
+        if self._live is None and not self._starting.locked():
+            await self.start()
+        return self._live
+
+    async def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
+        """What a swap to that snapshot would take; raises `StoreError` for one that is not published."""
+        return self._memory_of(await asyncio.to_thread(load_snapshot, self._store, snapshot_id))
+
+    async def swap(self, snapshot_id: str, mode: SwapMode) -> SwapResult:
+        """See `RetrievalClient.swap`. Swaps come one after another; the live snapshot stays live where one fails."""
+        await self.start()
+        async with self._swapping:
+            started = time.monotonic()
+            try:
+                manifest = await asyncio.to_thread(load_snapshot, self._store, snapshot_id)
+                return await self._swap(manifest, mode)
+            except RealmError as error:
+                self._swaps.last_failed = f"to {snapshot_id} after {time.monotonic() - started:.1f} s: {error}"
+                self._swaps.failed_id, self._swaps.failed_at = snapshot_id, time.monotonic()
+                raise
+
+    async def status(self) -> ServiceStatus:
+        """Returns when a snapshot is live."""
+        await self.start()
+        assert self._live is not None
+        routers = await asyncio.gather(*(_or_none(router.status.remote()) for router in self._routers))
+        return ServiceStatus(
+            snapshot=self._live.manifest,
+            config=self._config,
+            routers=tuple(routers),
+            num_swaps=self._swaps.done,
+            last_failed_swap=self._swaps.last_failed,
+        )
+
+    async def processes(self) -> dict[str, int]:
+        """Process ids by actor name, of those that answer now."""
+        await self.start()
+        assert self._live is not None
+        named = {router_name(i): router for i, router in enumerate(self._routers)}
+        for i, replicas in enumerate(self._live.shards):
+            named |= {shard_name(self._live.number, i, j): replica for j, replica in enumerate(replicas)}
+        pids = await asyncio.gather(*(_or_none(actor.process_id.remote()) for actor in named.values()))
+        found = {name: pid for name, pid in zip(named, pids, strict=True) if pid is not None}
+        return {SERVICE_NAME: os.getpid(), **found}
+
+    async def stop(self) -> None:
+        """Ends all processes of the service but this one."""
+        if self._follower is not None:
+            self._follower.cancel()
+        for router in await self.routers():
+            ray.kill(router)
+        await self._end_shards(keep=())
+
+    async def _swap(self, manifest: SnapshotManifest, mode: SwapMode) -> SwapResult:
+        started = time.monotonic()
+        old = self._live
+        previous = old.manifest.snapshot_id if old else None
+        if previous == manifest.snapshot_id:
+            return SwapResult(manifest.snapshot_id, previous, True, time.monotonic() - started)
+        memory = self._memory_of(manifest)
+        memory.require_room(mode, manifest.snapshot_id)
+        logger.info("swap to %s: %s", manifest.snapshot_id, memory)
+        generation = await self._start_shards(manifest, mode)
+        try:
+            await self._flip(generation)
+        except BaseException:
+            _end(generation)
+            raise
+        self._live = generation
+        self._swaps.done += old is not None
+        seconds = time.monotonic() - started
+        if old is not None:
+            await self._retire(old)
+        return SwapResult(manifest.snapshot_id, previous, False, seconds, time.monotonic() - started - seconds, memory)
+
+    async def _start_shards(self, manifest: SnapshotManifest, mode: SwapMode) -> Generation:
+        """Starts, loads and warms the processes of a snapshot; none is left behind when one of them fails."""
+        number = time.time_ns() // 1_000_000
+        shards: list[tuple[Any, ...]] = []
+        try:
+            for i in range(len(manifest.shards)):
+                shards.append(tuple(self._shard(manifest, number, i, j, mode) for j in range(self._config.replicas)))
+                if mode == "in-place-per-shard":
+                    await self._ready(shards[-1], manifest)
+            await self._ready([replica for replicas in shards for replica in replicas], manifest)
+        except BaseException:
+            _end(Generation(number, manifest, tuple(shards)))
+            raise
+        return Generation(number, manifest, tuple(shards))
+
+    def _shard(self, manifest: SnapshotManifest, number: int, shard: int, replica: int, mode: SwapMode) -> Any:  # noqa: ANN401 - actor handles are untyped
+        entry = manifest.shards[shard]
+        task = ShardTask(
+            store_url=self._store.url,
+            snapshot_id=manifest.snapshot_id,
+            entry=entry,
+            setting=SearchSetting.from_json(manifest.search_setting),
+            dimension=manifest.dimension,
+            threads=self._threads_per_shard(manifest),
+            token=self._config.token,
+        )
+        options = shard_options(0 if mode == "in-place-per-shard" else shard_bytes(entry))
+        return ShardActor.options(
+            name=shard_name(number, shard, replica), namespace=NAMESPACE, lifetime="detached", **options
+        ).remote(task)
+
+    def _threads_per_shard(self, manifest: SnapshotManifest) -> int:
+        """The cores of the cluster, divided between the processes that search side by side."""
+        num_processes = len(manifest.shards) * self._config.replicas
+        return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // num_processes)
+
+    async def _ready(self, shards: Iterable[Any], manifest: SnapshotManifest) -> None:
+        async def load(shard: Any) -> None:  # noqa: ANN401 - actor handles are untyped
+            await warm(await shard.address.remote(), self._config.token, manifest)
+
+        await _within(LOAD_TIMEOUT_SECONDS, [load(shard) for shard in shards], f"loading {manifest.snapshot_id}")
+
+    async def _flip(self, generation: Generation) -> None:
+        """All routers connect to the new processes, then all flip; one that dies meanwhile asks when it is back."""
+        await self._tell_routers("prepare", generation)
+        self._live, old = generation, self._live
+        try:
+            await self._tell_routers("flip", generation.number)
+        except BaseException:
+            self._live = old
+            raise
+
+    async def _tell_routers(self, method: str, *arguments: Any) -> None:  # noqa: ANN401 - of any router method
+        calls = [getattr(router, method).remote(*arguments) for router in self._routers]
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(call, ROUTER_TIMEOUT_SECONDS) for call in calls), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, RayActorError | TimeoutError):
+                logger.warning("a router did not %s; it asks for the live snapshot when it is back", method)
+            elif isinstance(answer, BaseException):
+                raise as_realm_error(answer)
+
+    async def _retire(self, old: Generation) -> None:
+        with suppress(TimeoutError, RayError):
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
+                await self._tell_routers("retire", old.number)
+        _end(old)
+
+    def _memory_of(self, manifest: SnapshotManifest) -> SwapMemory:
+        live = self._live.manifest if self._live else None
+        free_bytes = int(ray.available_resources().get("memory", 0.0))
+        return memory_of_swap(live, manifest, replicas=self._config.replicas, free_bytes=free_bytes)
+
+    async def _adopt(self) -> None:
+        """After a restart: takes over the generation that the routers serve, and ends what no router serves."""
+        found = await asyncio.gather(*(_or_none(router.generation.remote()) for router in self._routers))
+        generations = [generation for generation in found if generation is not None]
+        newest = max(generations, key=lambda generation: generation.number, default=None)
+        keep = (
+            {shard_name(newest.number, i, j) for i, r in enumerate(newest.shards) for j in range(len(r))}
+            if newest
+            else ()
+        )
+        await self._end_shards(keep=keep)
+        if newest is None:
+            return
+        await self._flip(newest)
+        self._live = newest
+
+    async def _end_shards(self, keep: Iterable[str]) -> None:
+        names = await asyncio.to_thread(ray.util.list_named_actors)
+        for name in filter(is_shard_name, names):
+            if name not in keep:
+                with suppress(ValueError, RayError):
+                    ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+
+    def _router(self, number: int) -> Any:  # noqa: ANN401 - actor handles are untyped
+        return RouterActor.options(
+            name=router_name(number),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=1000,
+            scheduling_strategy="SPREAD",
+            **LIGHT_OPTIONS,
+        ).remote(self._config.token)
+
+    async def _follow(self) -> None:
+        """Makes whatever is published live; a snapshot that failed is tried again once a minute."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                published = await asyncio.to_thread(load_snapshot, self._store)
+                if self._is_due(published.snapshot_id):
+                    await self.swap(published.snapshot_id, self._config.swap)
+            except RealmError as error:
+                logger.warning("the live snapshot goes on: %s", error)
+            except Exception:
+                logger.exception("following the store failed; the live snapshot goes on")
+
+    def _is_due(self, snapshot_id: str) -> bool:
+        assert self._live is not None
+        failed_lately = time.monotonic() - self._swaps.failed_at < RETRY_FAILED_SECONDS
+        return snapshot_id != self._live.manifest.snapshot_id and not (
+            snapshot_id == self._swaps.failed_id and failed_lately
+        )
+
+
+ControllerActor: Any = ray.remote(RetrievalController)
+
+
+async def _within(seconds: float, calls: list[Awaitable[Any]], what: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*calls)
+    except RayTaskError as error:
+        raise as_realm_error(error) from error
+    except RayActorError as error:
+        raise dead_process(what, error) from error
+    except TimeoutError as error:
+        raise ServiceUnavailableError(
+            where=what,
+            found=f"processes that were not ready in {seconds:g} s",
+            expected="all index shards loaded by then",
+            action="See with `ray status` whether a node has room for them; the live snapshot goes on.",
+        ) from error
+
+
+async def _or_none(call: Any) -> Any:  # noqa: ANN401 - refs are untyped
+    with suppress(RayError, TimeoutError):
+        return await asyncio.wait_for(call, 5.0)
+    return None
+
+
+def _end(generation: Generation) -> None:
+    for shard in generation.actors():
+        with suppress(RayError, ValueError):
+            ray.kill(shard)
