@@ -71,7 +71,7 @@ def _local_lock(path: Path, store: Store, owner: dict[str, Any]) -> Iterator[Non
 def _lease(store: Store, owner: dict[str, Any]) -> Iterator[None]:
     if store.exists(LOCK_NAME):
         held = store.read_json(LOCK_NAME)
-        if not _is_abandoned(held, now_seconds=time.time(), host=owner["host"]):
+        if not is_abandoned(held, now_seconds=time.time(), host=owner["host"]):
             raise _locked(store, json.dumps(held))
     _sign(store, owner)
     impatient = Store(store.url, max_retry_seconds=0.0)  # a late renewal would overwrite the lease of another run
@@ -79,7 +79,7 @@ def _lease(store: Store, owner: dict[str, Any]) -> Iterator[None]:
 
     def renew() -> None:
         while not stop.wait(LEASE_SECONDS / 3):
-            with _logged("renewing", store):
+            with logged("renewing", store):
                 _sign(impatient, owner)
 
     thread = threading.Thread(target=renew, name="store-lease", daemon=True)
@@ -89,7 +89,7 @@ def _lease(store: Store, owner: dict[str, Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        with _logged("giving back", store):
+        with logged("giving back", store):
             impatient.remove(LOCK_NAME)
 
 
@@ -98,7 +98,7 @@ def _sign(store: Store, owner: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _logged(what: str, store: Store) -> Iterator[None]:
+def logged(what: str, store: Store) -> Iterator[None]:
     """A lease that cannot be reached is no reason to end a run: it runs out, and the run fails by itself if it must."""
     try:
         yield
@@ -106,7 +106,8 @@ def _logged(what: str, store: Store) -> Iterator[None]:
         logging.getLogger(__name__).warning("%s the lease of store %s failed: %s", what, store.url, error.found)
 
 
-def _is_abandoned(held: dict[str, Any], *, now_seconds: float, host: str) -> bool:
+def is_abandoned(held: dict[str, Any], *, now_seconds: float, host: str) -> bool:
+    """True when a lease ran out, or its process is gone from this machine."""
     if now_seconds > held.get("expires_at", 0.0):
         return True
     return held.get("host") == host and not psutil.pid_exists(held.get("pid", -1))
