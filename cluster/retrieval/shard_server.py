@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,7 @@ class ShardServer:
 
     def _accept(self) -> None:
         assert self._server is not None
+        take_priority()
         while True:
             connection, _ = self._server.accept()
             threading.Thread(target=self._serve, args=(connection,), name="serve", daemon=True).start()
@@ -114,6 +116,16 @@ class ShardServer:
 
 
 ShardActor: Any = ray.remote(ShardServer)
+
+
+def take_priority() -> None:
+    """Runs this thread, and those it starts, like other processes: Ray gives its workers niceness 15, and whatever else
+    begins on the machine, a new worker of Ray's above all, would hold up searches. Loading keeps the niceness.
+
+    Takes root; elsewhere start Ray with RAY_worker_niceness=0.
+    """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def listen() -> socket.socket:
