@@ -58,8 +58,7 @@ class RetrievalClient:
         Raises:
             ServiceUnavailableError: none does, or it does not answer in time.
         """
-        if not ray.is_initialized():
-            raise _not_there("a process that has joined no Ray cluster")
+        _require_cluster()
         try:
             controller = ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
         except ValueError as error:
@@ -150,31 +149,28 @@ class RetrievalClient:
             UsageError: no room for it.
             ServiceUnavailableError: its processes did not come up.
         """
-        result: SwapResult = get(
-            self._controller.swap.remote(snapshot_id, mode),
-            timeout_seconds=2 * LOAD_TIMEOUT_SECONDS,
-            what=f"swap to {snapshot_id}",
-        )
+        result: SwapResult = self._ask_controller("swap", 2 * LOAD_TIMEOUT_SECONDS, snapshot_id, mode)
         return result
 
     def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
         """What a swap to that snapshot would take in memory, and what is free."""
-        memory: SwapMemory = get(
-            self._controller.memory_of_swap.remote(snapshot_id), timeout_seconds=60.0, what=SERVICE_NAME
-        )
+        memory: SwapMemory = self._ask_controller("memory_of_swap", 60.0, snapshot_id)
         return memory
 
     def status(self) -> ServiceStatus:
         """Waits until a snapshot is live, then says what the service has done."""
-        status: ServiceStatus = get(
-            self._controller.status.remote(), timeout_seconds=LOAD_TIMEOUT_SECONDS, what=SERVICE_NAME
-        )
+        status: ServiceStatus = self._ask_controller("status", LOAD_TIMEOUT_SECONDS)
         return status
 
     def processes(self) -> dict[str, int]:
         """Process ids by actor name, of the controller, the routers and the live snapshot's shards."""
-        processes: dict[str, int] = get(self._controller.processes.remote(), timeout_seconds=60.0, what=SERVICE_NAME)
+        processes: dict[str, int] = self._ask_controller("processes", 60.0)
         return processes
+
+    def _ask_controller(self, method: str, timeout_seconds: float, *arguments: Any) -> Any:  # noqa: ANN401 - of any method
+        _require_cluster()
+        what = " ".join((SERVICE_NAME, method, *map(str, arguments)))
+        return get(getattr(self._controller, method).remote(*arguments), timeout_seconds=timeout_seconds, what=what)
 
     def _search(self, queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> SearchResult:
         queries_BD = np.asarray(queries_BD)
@@ -279,6 +275,7 @@ class _RouterConnections:
     def _find(self, seconds: float) -> wire.Address:
         address = self._address
         if address is None:
+            _require_cluster()
             try:
                 address = get(self.actor.address.remote(), timeout_seconds=min(seconds, CONNECT_SECONDS), what="router")
             except DeadlineExceededError as error:
@@ -295,6 +292,12 @@ GRACE_SECONDS = 1.0
 def ray_client_is_used() -> bool:
     """True in a driver that joined the cluster through `ray://`, which sees nothing of it but Ray's proxy."""
     return bool(ray.util.client.ray.is_connected())
+
+
+def _require_cluster() -> None:
+    """Raises `ServiceUnavailableError` outside a Ray cluster, where a call to an actor would start one."""
+    if not ray.is_initialized():
+        raise _not_there("a process that has joined no Ray cluster, or left it")
 
 
 def _not_there(found: str) -> ServiceUnavailableError:
