@@ -13,6 +13,7 @@ from ray.exceptions import RayTaskError
 from cluster.calls import as_realm_error
 from realm_core.index.gate import GateReport, measure_recall
 from realm_core.index.merge import merge_top_k
+from realm_core.index.setting import DEFAULT_SETTING
 from realm_core.index.shards import BuiltShard, ShardPlan, build_shard, plan_shards, uid_digest_of
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import SnapshotManifest
@@ -81,6 +82,8 @@ def index_corpus(
         precision=encoded.precision,
         dimension=gate_queries_BD.shape[1],
         index_spec=asdict(spec),
+        search_setting=DEFAULT_SETTING.to_json(),
+        tuning=[],
         shards=tuple(shard.entry for shard in shards),
         embedding_digests=encoded.embedding_digests,
         gate=gate.to_json(),
@@ -88,7 +91,7 @@ def index_corpus(
     return IndexResult(
         manifest=manifest,
         num_reused_shards=sum(shard.was_reused for shard in shards),
-        num_bytes=sum(shard.num_bytes for shard in shards),
+        num_bytes=sum(shard.entry.num_bytes for shard in shards),
         recall_at=recall_at,
         seconds=time.monotonic() - started,
     )

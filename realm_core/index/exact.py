@@ -16,6 +16,7 @@ import torch
 
 from realm_core.index.description import SearcherDescription
 from realm_core.index.searcher import SearchHits, no_hits, require_searchable, validate_queries
+from realm_core.index.setting import SearchSetting
 from realm_core.index.settling import largest_norm, num_candidates, settle
 from realm_core.index.specs import ResolvedSpec
 from realm_core.index.vectors import load_vectors, save_vectors
@@ -65,7 +66,7 @@ class ExactSearcher:
         """`D`."""
         return int(self._embeddings_RD.shape[1])
 
-    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+    def search(self, queries_BD: np.ndarray, num_hits: int, setting: SearchSetting | None = None) -> SearchHits:  # noqa: ARG002 - nothing to set
         """The exact top `num_hits`, ties by the smaller row."""
         queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
         if not len(queries_BD):

@@ -19,6 +19,7 @@ from realm_core.errors import UsageError
 from realm_core.index.description import SearcherDescription, corrupt_index, missing_file
 from realm_core.index.leaves import search_leaves
 from realm_core.index.searcher import SearchHits, no_hits, require_searchable, validate_queries
+from realm_core.index.setting import SearchSetting
 from realm_core.index.specs import ResolvedSpec, require_trainable
 
 INDEX_NAME = "index.faiss"
@@ -69,23 +70,29 @@ class FaissSearcher:
         """`D`."""
         return int(self._index.d)
 
-    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+    @property
+    def num_leaves(self) -> int:
+        """Clusters of rows."""
+        return self._spec.num_leaves
+
+    def search(self, queries_BD: np.ndarray, num_hits: int, setting: SearchSetting | None = None) -> SearchHits:
         """The top `num_hits` of the clusters looked into."""
         queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
         if not len(queries_BD):
             return no_hits(0, num_hits)
-        return search_leaves(self, queries_BD, num_hits, self._spec)
+        return search_leaves(self, queries_BD, num_hits, setting)
 
     def save(self, directory: Path) -> None:
         """Writes `index.faiss` and `searcher.json`."""
         SearcherDescription(spec=self._spec, num_rows=self.num_rows, dimension=self.dimension).write(directory)
         faiss.write_index(self._index, str(directory / INDEX_NAME))
 
-    def look_into_leaves(self, queries_BD: np.ndarray, num_best: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+    def look_into_leaves(
+        self, queries_BD: np.ndarray, num_best: int, *, num_reordered: int, num_leaves: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Relevances and rows of the best in the nearest leaves."""
-        hits: tuple[np.ndarray, np.ndarray] = self._index.search(
-            queries_BD, num_best, params=_search_parameters(num_leaves)
-        )
+        parameters = _search_parameters(num_leaves, num_reordered / num_best)
+        hits: tuple[np.ndarray, np.ndarray] = self._index.search(queries_BD, num_best, params=parameters)
         return hits
 
     def look_everywhere(self, queries_BD: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,10 +103,12 @@ class FaissSearcher:
         return hits
 
 
-def _search_parameters(num_leaves: int) -> faiss.SearchParameters:
+def _search_parameters(num_leaves: int, reordered_per_hit: float) -> faiss.SearchParameters:
     # FAISS takes fields as keywords, which its type stubs do not know.
     inverted_lists = faiss.IVFSearchParameters(nprobe=num_leaves)  # type: ignore[call-arg]
-    return faiss.IndexRefineSearchParameters(k_factor=1.0, base_index_params=inverted_lists)  # type: ignore[call-arg]
+    return faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]
+        k_factor=reordered_per_hit, base_index_params=inverted_lists
+    )
 
 
 def _untrained_index(dimension: int, num_leaves: int) -> Any:  # noqa: ANN401 - FAISS carries no types

@@ -18,6 +18,7 @@ import numpy as np
 from realm_core.index.description import SearcherDescription, corrupt_index, missing_file
 from realm_core.index.leaves import search_leaves
 from realm_core.index.searcher import MISSING_ROW, SearchHits, no_hits, require_searchable, validate_queries
+from realm_core.index.setting import SearchSetting
 from realm_core.index.specs import ResolvedSpec, require_trainable, scann_missing
 
 ASSETS_NAME = "scann_assets.pbtxt"
@@ -40,10 +41,10 @@ class ScannSearcher:
         require_searchable(embeddings_RD, where="scann index build")
         num_rows, dimension = embeddings_RD.shape
         require_trainable(spec, num_rows)
-        builder = _scann().builder(np.ascontiguousarray(embeddings_RD), spec.num_reordered(1, num_rows), "dot_product")
-        builder = builder.tree(spec.num_leaves, spec.num_leaves_searched, random_init=False)
+        builder = _scann().builder(np.ascontiguousarray(embeddings_RD), 1, "dot_product")
+        builder = builder.tree(spec.num_leaves, num_leaves_to_search=1, random_init=False)
         builder = builder.score_ah(_DIMENSIONS_PER_CODE, anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD)
-        searcher = builder.reorder(spec.num_reordered(1, num_rows)).build()
+        searcher = builder.reorder(1).build()  # each search says how much it looks into
         return cls(searcher, SearcherDescription(spec=spec, num_rows=num_rows, dimension=dimension))
 
     @classmethod
@@ -68,29 +69,36 @@ class ScannSearcher:
         """`D`."""
         return self._description.dimension
 
-    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+    @property
+    def num_leaves(self) -> int:
+        """Clusters of rows."""
+        return self._description.spec.num_leaves
+
+    def search(self, queries_BD: np.ndarray, num_hits: int, setting: SearchSetting | None = None) -> SearchHits:
         """The top `num_hits` of the clusters looked into."""
         queries_BD = validate_queries(queries_BD, dimension=self.dimension, num_hits=num_hits)
         if not len(queries_BD):
             return no_hits(0, num_hits)
-        return search_leaves(self, queries_BD, num_hits, self._description.spec)
+        return search_leaves(self, queries_BD, num_hits, setting)
 
     def save(self, directory: Path) -> None:
         """Writes ScaNN's own files, whose paths are relative, and `searcher.json`."""
         self._description.write(directory)
         self._searcher.serialize(str(directory), relative_path=True)
 
-    def look_into_leaves(self, queries_BD: np.ndarray, num_best: int, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+    def look_into_leaves(
+        self, queries_BD: np.ndarray, num_best: int, *, num_reordered: int, num_leaves: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Relevances and rows of the best in the nearest leaves."""
         in_parallel = len(queries_BD) >= _MIN_PARALLEL_QUERIES
         search = self._searcher.search_batched_parallel if in_parallel else self._searcher.search_batched
-        rows_BN, relevances_BN = search(queries_BD, num_best, num_best, num_leaves)
+        rows_BN, relevances_BN = search(queries_BD, num_best, num_reordered, num_leaves)
         # ScaNN pads with row 0 and a relevance of NaN.
         return relevances_BN, np.where(np.isnan(relevances_BN), MISSING_ROW, rows_BN.astype(np.int64))
 
     def look_everywhere(self, queries_BD: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
         """Looks into all leaves."""
-        return self.look_into_leaves(queries_BD, num_best, self._description.spec.num_leaves)
+        return self.look_into_leaves(queries_BD, num_best, num_reordered=num_best, num_leaves=self.num_leaves)
 
 
 def _require_plain_files(directory: Path) -> None:

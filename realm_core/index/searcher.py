@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from realm_core.errors import GateError, QueryError
+from realm_core.index.setting import SearchSetting
 
 MISSING_ROW = -1
 """Stands where fewer hits were found than asked for; its relevance is -inf."""
@@ -58,8 +59,11 @@ class Searcher(Protocol):
     def dimension(self) -> int:
         """`D`."""
 
-    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
-        """The `num_hits` best rows of each query; raises `QueryError` for queries that have no meaning."""
+    def search(self, queries_BD: np.ndarray, num_hits: int, setting: SearchSetting | None = None) -> SearchHits:
+        """The `num_hits` best rows of each query; raises `QueryError` for queries that have no meaning.
+
+        `setting` is for the kinds with leaves; left out, `realm_core.index.setting.DEFAULT_SETTING`.
+        """
 
     def save(self, directory: Path) -> None:
         """Writes the files that `realm_core.index.build.load_searcher` reads; no pickle among them."""

@@ -22,6 +22,7 @@ from realm_core.storage.snapshots import ShardEntry, shard_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from realm_core.index.setting import SearchSetting
     from realm_core.index.specs import IndexSpec, ResolvedSpec
     from realm_core.storage.block_store import PartEntry
     from realm_core.storage.files import Store
@@ -53,9 +54,19 @@ class ShardPlan:
         return sum(part.num_rows for part in self.parts)
 
     @property
-    def entry(self) -> ShardEntry:
-        """The shard as a snapshot lists it."""
-        return ShardEntry(digest=self.digest, num_rows=self.num_rows, first_block_id=self.parts[0].first_block_id)
+    def first_block_id(self) -> int:
+        """Block id of the shard's row 0."""
+        return self.parts[0].first_block_id
+
+    def entry(self, num_bytes: int) -> ShardEntry:
+        """The shard, built with files of `num_bytes`, as a snapshot lists it."""
+        return ShardEntry(
+            digest=self.digest,
+            num_rows=self.num_rows,
+            first_block_id=self.first_block_id,
+            kind=self.resolved_spec.kind,
+            num_bytes=num_bytes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +75,6 @@ class BuiltShard:
 
     entry: ShardEntry
     was_reused: bool
-    num_bytes: int
     uids: np.ndarray
     """[R] (V20)."""
     approximate: SearchHits
@@ -101,16 +111,22 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
     was_reused = shard_is_whole(store, plan.digest)
     if not was_reused:
         _build(store, plan, embeddings_RD)
-    shard = ShardSearcher(store, plan.entry)
+    entry = plan.entry(shard_bytes(store, plan.digest))
+    shard = ShardSearcher(store, entry)
     exact = exact_top_k(embeddings_RD, gate_queries_BD, num_hits)
     return BuiltShard(
-        entry=plan.entry,
+        entry=entry,
         was_reused=was_reused,
-        num_bytes=sum(store.read_json(f"{shard_path(plan.digest)}/{MANIFEST_NAME}")["sizes_bytes"].values()),
         uids=np.concatenate([uids for uids, _ in tables]),
         approximate=shard.search(gate_queries_BD, num_hits),
-        exact=with_block_ids(exact, plan.entry.first_block_id),
+        exact=with_block_ids(exact, plan.first_block_id),
     )
+
+
+def shard_bytes(store: Store, digest: str) -> int:
+    """Of the shard's index files."""
+    sizes_bytes = store.read_json(f"{shard_path(digest)}/{MANIFEST_NAME}", required=("sizes_bytes",))["sizes_bytes"]
+    return sum(sizes_bytes.values())
 
 
 def shard_is_whole(store: Store, digest: str) -> bool:
@@ -142,14 +158,17 @@ def verify_shard(store: Store, digest: str) -> None:
 class ShardSearcher:
     """One loaded index shard; its hits carry global block ids."""
 
-    def __init__(self, store: Store, entry: ShardEntry) -> None:
+    def __init__(self, store: Store, entry: ShardEntry, setting: SearchSetting | None = None) -> None:
+        """Loads it; every search is with the setting, see `realm_core.index.searcher.Searcher.search`."""
         verify_shard(store, entry.digest)
+        self._setting = setting
         self._searcher = load_searcher(store.local_folder(shard_path(entry.digest)))
         self._first_block_id = entry.first_block_id
+        self.kind = entry.kind
 
     def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
         """Relevances and block ids [B, K], by falling relevance, ties by smaller id; -1 pads what is not found."""
-        return with_block_ids(self._searcher.search(queries_BD, num_hits), self._first_block_id)
+        return with_block_ids(self._searcher.search(queries_BD, num_hits, self._setting), self._first_block_id)
 
 
 def with_block_ids(hits: SearchHits, first_block_id: int) -> SearchHits:

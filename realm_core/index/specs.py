@@ -18,9 +18,6 @@ FLAT_MAX_ROWS = 50_000
 MIN_ROWS_PER_LEAF = 39
 """Fewer training rows per k-means centroid than this and FAISS warns that the centroids are not to be trusted."""
 
-_LEAF_FRACTION_SEARCHED = 1 / 8
-_MIN_LEAVES_SEARCHED = 16
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexSpec:
@@ -31,26 +28,13 @@ class IndexSpec:
     codes, then float16 vectors; `scann`: the like from ScaNN with float32 vectors, Linux only; `auto`: `faiss`, which
     at equal recall was as fast as ScaNN, half as large, memory-mapped and runs everywhere."""
 
-    num_leaves_searched: int | None = None
-    """Clusters looked into per query; more is more recall and less speed. Left out: one in eight, at least 16."""
-
-    min_reordered: int = 200
-    """Candidates whose relevance is computed from the stored vector, at least; else 4 times the hits asked for."""
-
     def __post_init__(self) -> None:
-        problems = []
         if self.kind not in get_args(IndexKind):
-            problems.append(f"kind = {self.kind!r} ({', '.join(get_args(IndexKind))})")
-        if self.num_leaves_searched is not None and self.num_leaves_searched < 1:
-            problems.append(f"num_leaves_searched = {self.num_leaves_searched} (at least 1)")
-        if self.min_reordered < 1:
-            problems.append(f"min_reordered = {self.min_reordered} (at least 1)")
-        if problems:
             raise UsageError(
                 where="index spec",
-                found="; ".join(problems),
-                expected="the values in brackets",
-                action="Correct these fields of the index configuration.",
+                found=f"kind = {self.kind!r}",
+                expected=f"one of {', '.join(get_args(IndexKind))}",
+                action="Correct the index kind.",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -62,15 +46,14 @@ class IndexSpec:
 class ResolvedSpec:
     """The parameters of one shard's index; with the embeddings it determines the index's bytes.
 
-    `to_json` is what goes into digests and manifests.
+    `to_json` is what goes into digests and manifests. How the index is searched is no part of it:
+    `realm_core.index.setting`.
     """
 
     kind: ResolvedKind
     """`flat`: all rows by FAISS's matrix product, what `faiss` and `scann` are for few rows."""
     num_leaves: int = 0
     """Clusters; 0 where all rows are compared."""
-    num_leaves_searched: int = 0
-    min_reordered: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, keys sorted."""
@@ -88,15 +71,6 @@ class ResolvedSpec:
                 action="Build the index again with this version of the program.",
             )
         return cls(**values)
-
-    def leaves_searched_for(self, num_hits: int, num_rows: int) -> int:
-        """How many leaves to look into for `num_hits` hits: enough that they hold about 8 rows for each hit."""
-        leaves_of_8_rows_per_hit = math.ceil(8 * num_hits * self.num_leaves / num_rows)
-        return min(self.num_leaves, max(self.num_leaves_searched, leaves_of_8_rows_per_hit))
-
-    def num_reordered(self, num_hits: int, num_rows: int) -> int:
-        """How many candidates to score from their stored vectors for `num_hits` hits."""
-        return min(num_rows, max(self.min_reordered, 4 * num_hits))
 
 
 def resolve_spec(spec: IndexSpec, num_rows: int, platform: str = sys.platform) -> ResolvedSpec:
@@ -117,14 +91,7 @@ def resolve_spec(spec: IndexSpec, num_rows: int, platform: str = sys.platform) -
         return ResolvedSpec(kind="exact")
     if num_rows <= FLAT_MAX_ROWS:
         return ResolvedSpec(kind="flat")
-    num_leaves = leaves_for(num_rows)
-    searched = spec.num_leaves_searched or max(_MIN_LEAVES_SEARCHED, round(num_leaves * _LEAF_FRACTION_SEARCHED))
-    return ResolvedSpec(
-        kind="scann" if spec.kind == "scann" else "faiss",
-        num_leaves=num_leaves,
-        num_leaves_searched=min(searched, num_leaves),
-        min_reordered=spec.min_reordered,
-    )
+    return ResolvedSpec(kind="scann" if spec.kind == "scann" else "faiss", num_leaves=leaves_for(num_rows))
 
 
 def leaves_for(num_rows: int) -> int:

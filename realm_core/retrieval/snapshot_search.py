@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from realm_core.index.merge import merge_top_k
 from realm_core.index.searcher import validate_queries
+from realm_core.index.setting import SearchSetting
 from realm_core.index.shards import ShardSearcher
+from realm_core.index.side_by_side import ShardsSideBySide
+from realm_core.retrieval.uid_exclusion import UidExclusion
 from realm_core.storage.block_store import load_corpus
+from realm_core.storage.leases import reading
 from realm_core.storage.snapshots import load_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from realm_core.index.searcher import SearchHits
+    from realm_core.retrieval.uid_exclusion import Uids
     from realm_core.storage.files import Store
     from realm_core.storage.snapshots import SnapshotManifest
 
@@ -39,28 +45,58 @@ class SnapshotSearch(Protocol):
         """The snapshot that the next search is answered from, unless a swap comes between."""
         ...
 
-    def search(self, queries_BD: np.ndarray, num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:
-        """Top `num_hits` blocks of each query [B, D] by inner product."""
+    def search(
+        self,
+        queries_BD: np.ndarray,
+        num_hits: int,
+        *,
+        deadline_seconds: float = 30.0,
+        exclude_uids: Sequence[Uids] | None = None,
+    ) -> SearchResult:
+        """Top `num_hits` blocks of each query [B, D] by inner product, without those of the uids given for it."""
         ...
 
 
 class LocalSnapshotSearch:
-    """A snapshot of a store, searched in this process."""
+    """A snapshot of a store, searched in this process; garbage collection leaves it alone until `close`."""
 
     def __init__(self, store: Store, snapshot_id: str | None = None) -> None:
         self._manifest = load_snapshot(store, snapshot_id)
-        load_corpus(store, self._manifest.corpus_digest)
-        self._shards = [ShardSearcher(store, entry) for entry in self._manifest.shards]
+        self._lease = reading(store, self._manifest.snapshot_id)
+        try:
+            load_corpus(store, self._manifest.corpus_digest)
+            setting = SearchSetting.from_json(self._manifest.search_setting)
+            self._exclusion = UidExclusion(store)
+            shards = [ShardSearcher(store, entry, setting) for entry in self._manifest.shards]
+            self._shards = ShardsSideBySide(shards)
+        except BaseException:
+            self._lease.close()
+            raise
+
+    def close(self) -> None:
+        """Gives the snapshot back; do not search it any more."""
+        self._lease.close()
+        self._shards.close()
 
     def live_snapshot(self) -> SnapshotManifest:
         """The snapshot that was opened."""
         return self._manifest
 
-    def search(self, queries_BD: np.ndarray, num_hits: int, *, deadline_seconds: float = 30.0) -> SearchResult:  # noqa: ARG002 - nothing to wait for in process
+    def search(
+        self,
+        queries_BD: np.ndarray,
+        num_hits: int,
+        *,
+        deadline_seconds: float = 30.0,  # noqa: ARG002 - nothing to wait for in process
+        exclude_uids: Sequence[Uids] | None = None,
+    ) -> SearchResult:
         """See `SnapshotSearch.search`. Raises `QueryError` for NaN, a wrong width or `num_hits` below 1."""
         validate_queries(queries_BD, dimension=self._manifest.dimension, num_hits=num_hits)
-        hits = merge_top_k([shard.search(queries_BD, num_hits) for shard in self._shards], num_hits)
-        return result_of(hits, self._manifest)
+        num_searched = num_hits + self._exclusion.num_excluded(exclude_uids, len(queries_BD))
+        result = result_of(self._shards.search(queries_BD, num_searched), self._manifest)
+        if exclude_uids is None:
+            return result
+        return self._exclusion.apply(result, exclude_uids, num_hits, self._manifest)
 
 
 def result_of(hits: SearchHits, manifest: SnapshotManifest) -> SearchResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from realm_core.index.gate import GateReport
+from realm_core.index.setting import DEFAULT_SETTING
 from realm_core.index.shards import build_shard, plan_shards
 from realm_core.index.specs import IndexSpec
 from realm_core.records import Block
@@ -60,6 +61,8 @@ class SyntheticStore:
             precision="fp32",
             dimension=DIMENSION,
             index_spec={"kind": "auto"},
+            search_setting=DEFAULT_SETTING.to_json(),
+            tuning=[],
             shards=tuple(shard.entry for shard in shards),
             embedding_digests=tuple(digests),
             encoder_saved_at_seconds=0.0,

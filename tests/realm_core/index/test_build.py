@@ -10,9 +10,10 @@ import pytest
 
 from realm_core.errors import GateError, QueryError
 from realm_core.index.build import build_searcher, load_searcher
+from realm_core.index.setting import SearchSetting
 from realm_core.index.specs import IndexSpec, ResolvedSpec, resolve_spec
 
-TREE = {"num_leaves": 32, "num_leaves_searched": 8, "min_reordered": 100}
+TREE = {"num_leaves": 32}
 SPECS = {
     "exact": ResolvedSpec(kind="exact"),
     "flat": ResolvedSpec(kind="flat"),
@@ -98,8 +99,9 @@ def test_a_leaf_with_fewer_rows_than_hits_asked_for_is_no_answer(kind):
     rows[:, 0] = 0.0
     rows[:60] = 0.01 * rows[:60]
     rows[:60, 0] = 10.0
-    spec = ResolvedSpec(kind=kind, num_leaves=4, num_leaves_searched=1, min_reordered=100)
-    hits = build_searcher(rows, spec).search(np.eye(1, 16, dtype=np.float32), 70)
+    spec = ResolvedSpec(kind=kind, num_leaves=4)
+    one_leaf = SearchSetting(leaf_fraction=0.25, num_reordered=100)
+    hits = build_searcher(rows, spec).search(np.eye(1, 16, dtype=np.float32), 70, one_leaf)
     assert sorted(hits.rows_BK[0, :60].tolist()) == list(range(60))
     assert hits.rows_BK[0, 60:].min() >= 60
     assert len(set(hits.rows_BK[0].tolist())) == 70

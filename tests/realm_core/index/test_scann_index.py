@@ -12,10 +12,12 @@ from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, GateEr
 from realm_core.index.flat import exact_top_k
 from realm_core.index.gate import measure_recall
 from realm_core.index.scann_index import ASSETS_NAME, ScannSearcher
+from realm_core.index.setting import SearchSetting
 from realm_core.index.settling import pair_relevances
 from realm_core.index.specs import ResolvedSpec
 
-SPEC = ResolvedSpec(kind="scann", num_leaves=32, num_leaves_searched=8, min_reordered=100)
+SPEC = ResolvedSpec(kind="scann", num_leaves=32)
+SETTING = SearchSetting(leaf_fraction=0.25, num_reordered=100)
 
 
 def test_without_scann_the_error_says_what_to_do(embeddings, monkeypatch):
@@ -45,7 +47,7 @@ def saved(searcher, tmp_path):
 
 
 def test_recall_is_high(searcher, embeddings, queries):
-    recall = measure_recall(searcher.search(queries, 10), exact_top_k(embeddings, queries, 10))
+    recall = measure_recall(searcher.search(queries, 10, SETTING), exact_top_k(embeddings, queries, 10))
     assert recall[10] > 0.95
 
 

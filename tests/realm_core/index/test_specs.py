@@ -21,12 +21,12 @@ from realm_core.index.specs import (
 
 def test_parameters_of_a_quarter_of_wikipedia():
     resolved = resolve_spec(IndexSpec(), 13_353_718 // 4, "linux")
-    assert resolved == ResolvedSpec(kind="faiss", num_leaves=4096, num_leaves_searched=512, min_reordered=200)
+    assert resolved == ResolvedSpec(kind="faiss", num_leaves=4096)
 
 
 def test_parameters_of_100_000_rows():
     resolved = resolve_spec(IndexSpec(kind="scann"), 100_000, "linux")
-    assert resolved == ResolvedSpec(kind="scann", num_leaves=512, num_leaves_searched=64, min_reordered=200)
+    assert resolved == ResolvedSpec(kind="scann", num_leaves=512)
 
 
 @pytest.mark.parametrize("kind", ["auto", "faiss", "scann"])
@@ -56,47 +56,33 @@ def test_every_leaf_has_far_more_rows_than_training_needs(num_rows):
     assert num_rows >= 2 * MIN_ROWS_PER_LEAF * leaves_for(num_rows)
 
 
-@given(num_rows=st.integers(1, 10**10), searched=st.none() | st.integers(1, 10**6))
-def test_resolved_specs_survive_json(num_rows, searched):
-    resolved = resolve_spec(IndexSpec(num_leaves_searched=searched), num_rows, "linux")
+@given(num_rows=st.integers(1, 10**10))
+def test_resolved_specs_survive_json(num_rows):
+    resolved = resolve_spec(IndexSpec(), num_rows, "linux")
     assert ResolvedSpec.from_json(json.loads(json.dumps(resolved.to_json())), where="x") == resolved
     assert list(resolved.to_json()) == sorted(resolved.to_json())
-    assert resolved.num_leaves_searched <= resolved.num_leaves
 
 
-def test_leaves_searched_can_be_chosen():
-    resolved = resolve_spec(IndexSpec(num_leaves_searched=100, min_reordered=300), 100_000, "linux")
-    assert (resolved.num_leaves_searched, resolved.min_reordered) == (100, 300)
-    assert resolve_spec(IndexSpec(num_leaves_searched=9_999), 100_000, "linux").num_leaves_searched == 512
-
-
-def test_all_problems_of_a_spec_are_named_at_once():
-    with pytest.raises(UsageError, match=r"kind = 'hnsw'.*num_leaves_searched = 0.*min_reordered = -1"):
-        IndexSpec(kind="hnsw", num_leaves_searched=0, min_reordered=-1)
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(UsageError, match=r"kind = 'hnsw'; expected one of auto, exact, faiss, scann"):
+        IndexSpec(kind="hnsw")
 
 
 def test_index_spec_as_json():
-    assert IndexSpec().to_json() == {"kind": "auto", "min_reordered": 200, "num_leaves_searched": None}
+    assert IndexSpec().to_json() == {"kind": "auto"}
 
 
 @pytest.mark.parametrize(
     "values",
     [
         {"kind": "faiss"},
-        {"kind": "hnsw", "num_leaves": 1, "num_leaves_searched": 1, "min_reordered": 1},
-        {"kind": "flat", "num_leaves": 0, "num_leaves_searched": 0, "min_reordered": 0, "links": 32},
+        {"kind": "hnsw", "num_leaves": 1},
+        {"kind": "flat", "num_leaves": 0, "num_leaves_searched": 0, "min_reordered": 0},
     ],
 )
 def test_parameters_of_another_version_are_refused(values):
     with pytest.raises(ArtifactCorruptError, match=re.escape("searcher.json") + ".*Build the index again"):
         ResolvedSpec.from_json(values, where="searcher.json")
-
-
-def test_more_hits_reorder_more_candidates_and_look_into_more_leaves():
-    spec = resolve_spec(IndexSpec(), 100_000, "linux")
-    assert (spec.num_reordered(10, 100_000), spec.leaves_searched_for(10, 100_000)) == (200, 64)
-    assert (spec.num_reordered(2_000, 100_000), spec.leaves_searched_for(2_000, 100_000)) == (8_000, 82)
-    assert (spec.num_reordered(90_000, 100_000), spec.leaves_searched_for(90_000, 100_000)) == (100_000, 512)
 
 
 @pytest.mark.parametrize("num_leaves", [0, 52])

@@ -25,7 +25,7 @@ class Search:
     def live_snapshot(self):
         return self.manifests[self.live]
 
-    def search(self, queries_BD, num_hits, *, deadline_seconds=30.0):
+    def search(self, queries_BD, num_hits, *, deadline_seconds=30.0, exclude_uids=None):
         self.asked.append(queries_BD)
         self.live = self.answers.pop(0)
         hits = np.zeros((len(queries_BD), num_hits))
@@ -49,7 +49,7 @@ def prepared(tmp_path_factory, tiny_bert):
     manifests = [
         SnapshotManifest(
             corpus_digest=corpus.digest, encoder_digest=digest, encoder_step=step, precision="fp32", dimension=128,
-            index_spec={}, shards=(), embedding_digests=(), encoder_saved_at_seconds=0.0, gate={},
+            index_spec={}, search_setting={}, tuning=[], shards=(), embedding_digests=(), encoder_saved_at_seconds=0.0, gate={},
         )
         for step, digest in enumerate(digests)
     ]  # fmt: skip

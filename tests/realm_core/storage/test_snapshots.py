@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from realm_core.errors import StoreError
+from realm_core.errors import ArtifactCorruptError, StoreError
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import ShardEntry, SnapshotManifest, list_snapshots, load_snapshot, publish
 
@@ -13,9 +13,11 @@ MANIFEST = SnapshotManifest(
     precision="fp32",
     dimension=4,
     index_spec={"kind": "auto"},
+    search_setting={"leaf_fraction": 0.125, "num_reordered": 200},
+    tuning=[],
     shards=(
-        ShardEntry(digest="s0", num_rows=3, first_block_id=0),
-        ShardEntry(digest="s1", num_rows=2, first_block_id=3),
+        ShardEntry(digest="s0", num_rows=3, first_block_id=0, kind="flat", num_bytes=48),
+        ShardEntry(digest="s1", num_rows=2, first_block_id=3, kind="flat", num_bytes=32),
     ),
     embedding_digests=("a", "b"),
     encoder_saved_at_seconds=1.5,
@@ -62,3 +64,22 @@ def test_an_empty_store_says_what_to_run(tmp_path, store):
         load_snapshot(store)
     with pytest.raises(StoreError, match="no corpus"):
         load_snapshot(Store(str(tmp_path / "other")))
+
+
+def test_another_search_setting_is_another_snapshot():
+    tuned = dataclasses.replace(MANIFEST, search_setting={"leaf_fraction": 0.5, "num_reordered": 10})
+    assert tuned.snapshot_id != MANIFEST.snapshot_id
+
+
+@pytest.mark.parametrize("name", ["search_setting", "tuning", "gate"])
+def test_a_manifest_of_an_older_version_says_what_to_run(name):
+    values = {key: value for key, value in MANIFEST.to_json().items() if key != name}
+    with pytest.raises(ArtifactCorruptError, match=f"without \\['{name}'\\].*run `realm index` again"):
+        SnapshotManifest.from_json(values)
+
+
+def test_a_shard_entry_of_an_older_version_says_what_to_run():
+    values = MANIFEST.to_json()
+    values["shards"] = [{"digest": "s0", "num_rows": 3, "first_block_id": 0}]
+    with pytest.raises(ArtifactCorruptError, match=r"ShardEntry without \['kind', 'num_bytes'\]"):
+        SnapshotManifest.from_json(values)
