@@ -37,6 +37,7 @@ COMMANDS = {
         Command("warmup", "warmup", "train the embedder on the inverse cloze task"),
         Command("embed", "embed", "embed all blocks with Ray actors"),
         Command("index", "index", "build, check and publish a snapshot of index shards"),
+        Command("snapshots", "snapshots", "list, verify, compare, publish, roll back, remove snapshots"),
         Command("serve", "serve", "serve the published snapshot from named actors"),
         Command("pretrain", "pretrain", "REALM pre-training over an index that refreshes itself"),
         Command("search", "search", "find the blocks most relevant to a text"),

@@ -16,7 +16,7 @@ from cluster.retrieval_service import RetrievalClient, start_service
 from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
-from pipelines.validation import at_least
+from pipelines.validation import at_least, require_share
 from pipelines.watching import watch_in_background
 from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import TrainingError, UsageError
@@ -71,8 +71,8 @@ class PretrainConfig:
     """The refresher's embedding actors; on a cluster with GPUs, one per GPU."""
     num_shards: int = 2
     """Index shards of each snapshot."""
-    min_recall_at_10: float = 0.9
-    """Least share of the exact top 10 that a refreshed index must find, or it does not go live."""
+    target_recall: float = 0.95
+    """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     dropout: float | None = None
@@ -96,6 +96,7 @@ class PretrainConfig:
             num_embedding_workers=(self.num_embedding_workers, 1),
             num_shards=(self.num_shards, 1),
         )
+        require_share("realm pretrain", target_recall=self.target_recall)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +179,8 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     if begun is None:
         run.write_document("start", {"snapshot": live.snapshot_id})
         return run, live
+    if run.result() is not None:
+        return run, live  # where it began may be garbage by now
     return run, load_snapshot(store, begun["snapshot"])
 
 
@@ -227,7 +230,7 @@ def _refresher_config(
     config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, resources: ResourcePlan
 ) -> RefresherConfig:
     index = IndexPlan(
-        num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), min_recall_at_10=config.min_recall_at_10
+        num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), target_recall=config.target_recall
     )
     return RefresherConfig(
         store_url=store.url, corpus_digest=start.corpus_digest, run_name=run.name, index=index, plan=resources

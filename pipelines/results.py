@@ -10,8 +10,10 @@ from realm_core.retrieval.evidence import EvidenceResult
 
 
 def show_result(config: Any, result: Any) -> None:  # noqa: ANN401 - any command's pair
-    """Evidence for `search` and `ask`, a table of counts for all others."""
-    if not isinstance(result, EvidenceResult):
+    """Evidence for `search` and `ask`, what a result shows of itself by `show`, a table of counts for all others."""
+    if hasattr(result, "show"):
+        result.show()
+    elif not isinstance(result, EvidenceResult):
         print_table(type(config).__name__.removesuffix("Config").lower(), result.rows())
     elif hasattr(config, "questions"):
         print_evidence(config.questions, result)

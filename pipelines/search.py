@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +71,8 @@ def run_search(config: SearchConfig) -> EvidenceResult:
 def open_search(store: Store, snapshot: str | None, address: str | None) -> Iterator[SnapshotSearch]:
     """The retrieval service of a cluster, or a snapshot opened in this process."""
     if address is None:
-        yield LocalSnapshotSearch(store, snapshot)
+        with closing(LocalSnapshotSearch(store, snapshot)) as search:
+            yield search
         return
     from cluster.retrieval_service import RetrievalClient
     from cluster.session import ray_session

@@ -34,9 +34,12 @@ def save_embedded_corpus(store: Store, embedded: EmbeddedCorpus) -> None:
 
 def load_embedded_corpus(store: Store, corpus_digest: str, encoder_digest: str) -> EmbeddedCorpus:
     """The last complete one. Raises `ArtifactMissingError` when there is none."""
-    path = embedded_corpus_path(corpus_digest, encoder_digest)
-    value = store.read_json(path, required=("precision", "embedding_digests", "checks"))
-    return EmbeddedCorpus(**{**value, "embedding_digests": tuple(value["embedding_digests"])})
+    return _read(store, embedded_corpus_path(corpus_digest, encoder_digest))
+
+
+def list_embedded_corpora(store: Store) -> list[EmbeddedCorpus]:
+    """The last complete one of each corpus and encoder."""
+    return [_read(store, f"embedded/{name}") for name in store.list("embedded")]
 
 
 def has_embedded_corpus(store: Store, corpus_digest: str, encoder_digest: str) -> bool:
@@ -47,3 +50,8 @@ def has_embedded_corpus(store: Store, corpus_digest: str, encoder_digest: str) -
 def embedded_corpus_path(corpus_digest: str, encoder_digest: str) -> str:
     """Where the record is."""
     return f"embedded/{corpus_digest[:16]}-{encoder_digest[:16]}.json"
+
+
+def _read(store: Store, path: str) -> EmbeddedCorpus:
+    value = store.read_json(path, required=("precision", "embedding_digests", "checks"))
+    return EmbeddedCorpus(**{**value, "embedding_digests": tuple(value["embedding_digests"])})

@@ -19,11 +19,10 @@ import pyarrow as pa
 from realm_core.engines.precision import stored_as
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, BlockError
 from realm_core.storage.digests import digest_of, fixed_binary_to_numpy
+from realm_core.storage.parquet import read_parquet_metadata
 from realm_core.storage.sealed_parquet import SealedTable, parse_sealed_table, write_sealed_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from realm_core.storage.block_store import PartEntry
     from realm_core.storage.files import Store
 
@@ -97,13 +96,32 @@ def read_embeddings(store: Store, digest: str, part: PartEntry) -> tuple[np.ndar
     """
     path = embedding_path(digest)
     where = f"{store.url}/{path}"
+    return store.read_checked(path, lambda local: parse_embeddings(local.read_bytes(), digest, part, where=where))
 
-    def read(local: Path) -> tuple[np.ndarray, np.ndarray]:
-        sealed = parse_sealed_table(local.read_bytes(), where=where)
-        _require_identity(sealed, digest, part, where)
-        return _to_arrays(sealed.table)
 
-    return store.read_checked(path, read)
+def parse_embeddings(data: bytes, digest: str, part: PartEntry, *, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the bytes of an embedding file hold, see `read_embeddings`; `where` names the file in errors.
+
+    Raises:
+        ArtifactCorruptError: damaged; of another part, encoder or arithmetic; not as many rows as the part.
+    """
+    sealed = parse_sealed_table(data, where=where)
+    _require_identity(sealed, digest, part, where)
+    return _to_arrays(sealed.table)
+
+
+def embedding_origin(store: Store, digest: str) -> tuple[str, str] | None:
+    """Digests of the part and the encoder that an embedding file says it is of; None for one that is damaged.
+
+    Reads the end of the file alone, and does not check the seal.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    found = read_parquet_metadata(store, embedding_path(digest))
+    if found is None or not {"realm.part", "realm.encoder"} <= found.keys():
+        return None
+    return found["realm.part"], found["realm.encoder"]
 
 
 def embeddings_are_whole(store: Store, digest: str, part: PartEntry) -> bool:

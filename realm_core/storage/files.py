@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -32,6 +32,8 @@ MAKERS = {"parts": "`realm ingest`", "embeddings": "`realm embed`", "quantized":
 """Which command makes what is in a folder of the store."""
 CACHE_VARIABLE = "REALM_CACHE"
 """Environment variable naming the folder that keeps local copies of a remote store's immutable files."""
+
+_BYTES_PER_READ = 8 * 1024 * 1024
 
 
 class Store:
@@ -223,6 +225,64 @@ class Store:
                 raise
             self._forget_copy(path)
             return self._read_local(path, read)
+
+    def sizes_bytes(self, folder: str) -> dict[str, int]:
+        """Size of every file under a folder, by its path in the store; also of those with temporary names."""
+        root = self.full_path("")
+
+        def look() -> dict[str, dict[str, Any]]:
+            self.fs.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self.fs.find(self.full_path(folder), detail=True)
+            return found
+
+        try:
+            found = self._call(f"listing {folder}", look)
+        except FileNotFoundError:
+            return {}
+        return {name.removeprefix(root): int(info["size"]) for name, info in sorted(found.items())}
+
+    def sha256(self, path: str) -> str:
+        """Digest (hex) of the file's bytes as they are in the store now, whatever copies of it this machine has.
+
+        Raises:
+            ArtifactMissingError: not there.
+            StoreError: it cannot be read.
+        """
+
+        def digest_of(file: BinaryIO) -> str:
+            digest = hashlib.sha256()
+            while piece := file.read(_BYTES_PER_READ):
+                digest.update(piece)
+            return digest.hexdigest()
+
+        return self.read_open(path, digest_of)
+
+    def read_open(self, path: str, read: Callable[[BinaryIO], Result]) -> Result:
+        """What `read(open file)` makes of the file in the store: of a remote one, only what it reads is fetched.
+
+        Raises:
+            ArtifactMissingError: not there.
+            StoreError: it cannot be read.
+        """
+
+        def open_and_read() -> Result:
+            with self.fs.open(self.full_path(path), "rb") as file:
+                return read(file)
+
+        try:
+            return self._call(f"reading {path}", open_and_read)
+        except FileNotFoundError as error:
+            raise missing_file(self, path) from error
+
+    def forget_copies(self, folder: str) -> None:
+        """Removes this machine's copies of a remote folder's files: they are downloaded again when they are read."""
+        for name in self.list(folder):
+            self._forget_copy(f"{folder}/{name}")
+
+    def remove_folder(self, folder: str, *, first: str) -> None:
+        """Removes a folder, first the file (its manifest) whose presence means that all others are there."""
+        self.remove(f"{folder}/{first}")
+        self.remove(folder)
 
     def remove(self, path: str) -> None:
         """Removes a file or folder; nothing happens when it is not there."""

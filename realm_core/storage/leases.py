@@ -117,6 +117,11 @@ def claimed(store: Store, snapshot_id: str) -> Iterator[bool]:
                 _lock_path(store, snapshot_id).unlink(missing_ok=True)
 
 
+def leased_ids(store: Store) -> list[str]:
+    """Ids of the snapshots that have, or once had, a lease."""
+    return [name.removesuffix(".lock") for name in store.list(LEASES_FOLDER)]
+
+
 def _hold_file(store: Store, snapshot_id: str) -> IO[str]:
     while True:
         file = _open_lock(store, snapshot_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,3 +55,23 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None = None) ->
             ) from error
 
     return store.read_checked(path, read)
+
+
+def read_parquet_metadata(store: Store, path: str) -> dict[str, str] | None:
+    """What a file says of itself, from its last bytes, without downloading it; None for one that is damaged.
+
+    Raises:
+        ArtifactMissingError: no such file.
+        StoreError: it cannot be read.
+    """
+
+    def read(file: BinaryIO) -> dict[str, str] | None:
+        try:
+            metadata = pq.read_metadata(file).metadata or {}
+            return {key.decode(): value.decode() for key, value in metadata.items()}
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the system, such as a missing permission: it says nothing of the bytes
+            return None
+
+    return store.read_open(path, read)

@@ -123,7 +123,9 @@ def point_at(store: Store, snapshot_id: str) -> None:
     try:
         pointer = read_pointer(store)
     except ArtifactCorruptError as error:
-        logger.warning("%s: %s. It is written anew; which snapshots were live before is lost.", error.where, error.found)
+        logger.warning(
+            "%s: %s. It is written anew; which snapshots were live before is lost.", error.where, error.found
+        )
         pointer = None
     now = time.time()
     if pointer is None:
