@@ -112,7 +112,7 @@ def make_snapshot(
         gate_queries_BD=embeddings.queries(NUM_GATE_QUERIES),
         num_shards=num_shards,
         spec=IndexSpec(),
-        min_recall_at_10=target_recall,
+        target_recall=target_recall,
         progress=bar.update,
     )
     return result.manifest

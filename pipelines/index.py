@@ -12,10 +12,11 @@ from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
 from cluster.refresh import gate_queries
 from cluster.session import ray_session
 from pipelines.display import Display
-from pipelines.validation import at_least
+from pipelines.validation import at_least, require_share
 from realm_core.engines.loading import engine_of
 from realm_core.engines.precision import Precision, PrecisionChoice, arithmetic_of, resolve_precision
 from realm_core.errors import ArtifactMissingError
+from realm_core.index.setting import setting_text
 from realm_core.index.specs import IndexKind, IndexSpec
 from realm_core.storage.block_store import BlockRecords, load_corpus
 from realm_core.storage.embedded_corpus import has_embedded_corpus, load_embedded_corpus
@@ -40,8 +41,9 @@ class IndexConfig:
     """exact (every row compared), faiss (portable), scann (Linux), or auto: chosen by the number of rows."""
     num_shards: int = 2
     """Index shards; each covers a fixed group of parts and is served by a process of its own."""
-    min_recall_at_10: float = 0.9
-    """Least share of the exact top 10 that the index must find, or the snapshot is not published."""
+    target_recall: float = 0.95
+    """Share of the exact top 5 that searches must find: the cheapest way to search that reaches it, measured on
+    sentences of the corpus, is chosen; where none does, nothing is published."""
     precision: PrecisionChoice = "auto"
     """Which embeddings to index: fp32, bf16, int8, or auto: those that a published model brought along, else those of
     the last complete `realm embed`."""
@@ -49,7 +51,8 @@ class IndexConfig:
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
 
     def __post_init__(self) -> None:
-        at_least("realm index", num_shards=(self.num_shards, 1), min_recall_at_10=(self.min_recall_at_10, 0))
+        at_least("realm index", num_shards=(self.num_shards, 1))
+        require_share("realm index", target_recall=self.target_recall)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +67,9 @@ class IndexReport:
     num_reused_shards: int
     num_bytes: int
     recall_at: dict[str, float]
+    setting: str
+    queries_per_second_per_core: float
+    seconds_by_stage: dict[str, float]
     seconds: float
 
     def rows(self) -> list[tuple[str, object]]:
@@ -75,9 +81,14 @@ class IndexReport:
             ("precision of the embeddings", self.precision),
             ("shards", f"{self.num_shards} ({self.num_reused_shards} reused){self._fewer()}"),
             ("bytes per row", f"{self.num_bytes / self.num_rows:.0f}"),
+            ("searched with", self.setting),
             *recall,
-            ("seconds", f"{self.seconds:.1f}"),
+            ("queries/s on one core, in a batch", f"{self.queries_per_second_per_core:,.0f}"),
+            ("seconds", f"{self.seconds:.1f} ({self._stages()})"),
         ]
+
+    def _stages(self) -> str:
+        return ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds_by_stage.items())
 
     def _fewer(self) -> str:
         is_fewer = self.num_shards < self.num_shards_asked_for
@@ -104,7 +115,7 @@ def run_index(config: IndexConfig) -> IndexReport:
                 gate_queries_BD=_encode_gate_queries(store, corpus, encoder),
                 num_shards=config.num_shards,
                 spec=IndexSpec(kind=config.kind),
-                min_recall_at_10=config.min_recall_at_10,
+                target_recall=config.target_recall,
                 progress=bar.update,
             )
         publish(store, result.manifest)
@@ -178,5 +189,8 @@ def _report(result: IndexResult, num_shards_asked_for: int) -> IndexReport:
         num_reused_shards=result.num_reused_shards,
         num_bytes=result.num_bytes,
         recall_at=result.recall_at,
+        setting=setting_text(result.chosen.setting, result.manifest.shards),
+        queries_per_second_per_core=result.chosen.queries_per_second_per_core,
+        seconds_by_stage=result.seconds_by_stage,
         seconds=result.seconds,
     )

@@ -15,3 +15,15 @@ def at_least(command: str, **bounds: tuple[float, float]) -> None:
             expected=", ".join(f"--{name.replace('_', '-')} >= {bound:g}" for name, (_, bound) in low.items()),
             action="Correct these options.",
         )
+
+
+def require_share(command: str, **shares: float) -> None:
+    """Raises `UsageError` naming every option that is not above 0 and at most 1."""
+    wrong = {name: share for name, share in shares.items() if not 0 < share <= 1}
+    if wrong:
+        raise UsageError(
+            where=command,
+            found=", ".join(f"--{name.replace('_', '-')} {share:g}" for name, share in wrong.items()),
+            expected="a share above 0, at most 1, such as 0.95",
+            action="Correct these options.",
+        )

@@ -142,7 +142,7 @@ class RetrievalClient:
         Args:
             snapshot_id: published in the store, newer or older than the live one.
             mode: `blue-green` loads it beside the live one, in memory that is set aside for both; `in-place-per-shard`
-                sets none aside and loads one shard after the other, for memory-mapped kinds where two copies do not fit.
+                sets none aside and loads shard after shard, for memory-mapped kinds where two copies do not fit.
 
         Raises:
             StoreError: no such snapshot, or files of it are missing or damaged; the live one goes on.

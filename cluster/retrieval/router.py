@@ -211,13 +211,15 @@ class RetrievalRouter:
 
     async def _live_within(self, seconds: float) -> _Connected:
         """The live generation; a router that has just been started asks the controller for it."""
-        if self._live is not None:
-            return self._live
+        live = self._live
+        if live is not None:
+            return live
         try:
             async with asyncio.timeout(seconds), self._fetching:
-                while self._live is None:
-                    await self._fetch_live()
-                return self._live
+                live = self._live  # another search may have fetched it meanwhile
+                while live is None:
+                    live = await self._fetch_live()
+                return live
         except TimeoutError:
             raise ServiceUnavailableError(
                 where="search",
@@ -226,17 +228,19 @@ class RetrievalRouter:
                 action="Allow more time; `realm serve status` shows what it waits for.",
             ) from None
 
-    async def _fetch_live(self) -> None:
+    async def _fetch_live(self) -> _Connected | None:
         try:
             controller = await asyncio.to_thread(ray.get_actor, SERVICE_NAME, namespace=NAMESPACE)
             generation = await controller.live_generation.remote()
             if generation is not None and self._live is None:
                 await self.prepare(generation)
                 await self.flip(generation.number)
-                return
+            if self._live is not None:
+                return self._live
         except (RayError, RealmError, OSError, ValueError, TimeoutError) as error:
             logger.info("no live generation yet: %s", error)
         await asyncio.sleep(LIVE_RETRY_SECONDS)
+        return self._live
 
     def _link(self, actor: Any, shard: int, replica: int) -> ReplicaLink:  # noqa: ANN401 - actor handles are untyped
         return ReplicaLink(actor, self._token, f"replica {replica} of index shard {shard}")

@@ -60,7 +60,7 @@ def new_token() -> bytes:
 def search_request(queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> Frame:
     """A search for validated float32 queries."""
     header = {"shape": queries_BD.shape, "num_hits": num_hits, "deadline_seconds": deadline_seconds}
-    return Frame(header, memoryview(queries_BD).cast("B") if queries_BD.size else b"")
+    return Frame(header, queries_BD.data.cast("B") if queries_BD.size else b"")
 
 
 def queries_of(frame: Frame) -> np.ndarray:

@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 
 from realm_core.errors import UsageError
+from realm_core.index.building import sample_rows
 from realm_core.index.description import SearcherDescription, corrupt_index, missing_file
 from realm_core.index.leaves import search_leaves
 from realm_core.index.searcher import SearchHits, no_hits, require_searchable, validate_queries
@@ -35,13 +36,10 @@ class FaissSearcher:
 
     @classmethod
     def build(cls, embeddings_RD: np.ndarray, spec: ResolvedSpec) -> FaissSearcher:
-        """Trains on a sample of at most 256 rows per leaf, then adds all; same embeddings and spec, same bytes."""
+        """Trains on a sample, then adds all; same embeddings and spec, same bytes."""
         require_searchable(embeddings_RD, where="faiss index build")
-        require_trainable(spec, len(embeddings_RD))
-        index = _untrained_index(embeddings_RD.shape[1], spec.num_leaves)
-        embeddings_RD = np.ascontiguousarray(embeddings_RD)
-        index.train(embeddings_RD)
-        index.add(embeddings_RD)
+        index = _trained_index(spec, len(embeddings_RD), embeddings_RD[sample_rows(spec, len(embeddings_RD))])
+        index.add(np.ascontiguousarray(embeddings_RD))
         return cls(index, spec)
 
     @classmethod
@@ -101,6 +99,32 @@ class FaissSearcher:
             queries_BD, num_best
         )
         return hits
+
+
+class FaissBuilder:
+    """Adds batches to an index that was trained on a sample; see `realm_core.index.building`."""
+
+    def __init__(self, spec: ResolvedSpec, *, num_rows: int, sample_RD: np.ndarray, folder: Path) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._index = _trained_index(spec, num_rows, sample_RD)
+
+    def add(self, embeddings_RD: np.ndarray) -> None:
+        """The next rows."""
+        require_searchable(embeddings_RD, where="faiss index build")
+        self._index.add(np.ascontiguousarray(embeddings_RD))
+
+    def finish(self) -> None:
+        """Writes `index.faiss` and `searcher.json`."""
+        FaissSearcher(self._index, self._spec).save(self._folder)
+
+
+def _trained_index(spec: ResolvedSpec, num_rows: int, sample_RD: np.ndarray) -> Any:  # noqa: ANN401 - FAISS carries no types
+    require_trainable(spec, num_rows)
+    require_searchable(sample_RD, where="faiss index build")
+    index = _untrained_index(sample_RD.shape[1], spec.num_leaves)
+    index.train(np.ascontiguousarray(sample_RD))
+    return index
 
 
 def _search_parameters(num_leaves: int, reordered_per_hit: float) -> faiss.SearchParameters:

@@ -15,15 +15,40 @@ from realm_core.index.searcher import MISSING_ROW, SearchHits
 _AFTER_ALL_IDS = np.iinfo(np.int64).max
 
 
+_NUM_SPARE = 8
+"""Candidates kept beyond those asked for, so that equal relevances at the cut are seldom more than are kept."""
+
+
 def top_hits(relevances_BN: np.ndarray, ids_BN: np.ndarray, num_hits: int) -> SearchHits:
     """The `num_hits` best candidates: falling relevance, the smaller id first among equals, missing ones last."""
+    relevances_BN = np.where(ids_BN < 0, np.float32(-np.inf), relevances_BN)
+    num_kept = num_hits + _NUM_SPARE
+    if relevances_BN.shape[1] <= 2 * num_kept:
+        return _sorted(relevances_BN, ids_BN, num_hits)
+    kept_BN = np.argpartition(-relevances_BN, num_kept - 1, axis=1)[:, :num_kept]
+    kept_relevances_BN = np.take_along_axis(relevances_BN, kept_BN, axis=1)
+    hits = _sorted(kept_relevances_BN, np.take_along_axis(ids_BN, kept_BN, axis=1), num_hits)
+    last_B = hits.relevances_BK[:, -1]
+    undecided = np.flatnonzero((kept_relevances_BN.min(axis=1) == last_B) & np.isfinite(last_B))
+    if undecided.size:
+        again = _sorted(relevances_BN[undecided], ids_BN[undecided], num_hits)
+        hits.relevances_BK[undecided], hits.rows_BK[undecided] = again.relevances_BK, again.rows_BK
+    return hits
+
+
+def _sorted(relevances_BN: np.ndarray, ids_BN: np.ndarray, num_hits: int) -> SearchHits:
+    """`top_hits` of candidates whose relevance is -inf where they are missing; skips what is in order already."""
     missing_BN = ids_BN < 0
-    relevances_BN = np.where(missing_BN, np.float32(-np.inf), relevances_BN)
-    sort_ids_BN = np.where(missing_BN, _AFTER_ALL_IDS, ids_BN)
-    order_BK = np.lexsort((sort_ids_BN, -relevances_BN), axis=-1)[:, :num_hits]
-    ids_BK = np.take_along_axis(np.where(missing_BN, MISSING_ROW, ids_BN), order_BK, axis=1)
-    hits = SearchHits(np.take_along_axis(relevances_BN, order_BK, axis=1), ids_BK.astype(np.int64, copy=False))
-    return hits.padded(num_hits)
+    ids_BN = np.where(missing_BN, MISSING_ROW, ids_BN).astype(np.int64, copy=False)
+    in_order_B = ((relevances_BN[:, 1:] < relevances_BN[:, :-1]) | missing_BN[:, 1:]).all(axis=1)
+    relevances_BK, ids_BK = relevances_BN[:, :num_hits].copy(), ids_BN[:, :num_hits].copy()
+    rows = np.flatnonzero(~in_order_B)
+    if rows.size:
+        sort_ids_BN = np.where(missing_BN[rows], _AFTER_ALL_IDS, ids_BN[rows])
+        order_BK = np.lexsort((sort_ids_BN, -relevances_BN[rows]), axis=-1)[:, :num_hits]
+        relevances_BK[rows] = np.take_along_axis(relevances_BN[rows], order_BK, axis=1)
+        ids_BK[rows] = np.take_along_axis(ids_BN[rows], order_BK, axis=1)
+    return SearchHits(relevances_BK, ids_BK).padded(num_hits)
 
 
 def merge_top_k(hits: Sequence[SearchHits], num_hits: int) -> SearchHits:

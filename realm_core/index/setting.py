@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realm_core.errors import ArtifactCorruptError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from realm_core.storage.snapshots import ShardEntry
 
 _ROWS_PER_HIT = 8
 """Leaves are of uneven size: those looked into should hold this many rows for each hit asked for."""
@@ -67,3 +72,11 @@ class SearchSetting:
 
 DEFAULT_SETTING = SearchSetting()
 """For an index that nobody has tuned yet: an eighth of the leaves, 200 candidates."""
+
+
+def setting_text(setting: SearchSetting, shards: Sequence[ShardEntry]) -> str:
+    """The setting in words, for a report."""
+    kinds = ", ".join(sorted({shard.kind for shard in shards}))
+    if kinds in ("exact", "flat"):
+        return f"{kinds}: all rows compared"
+    return f"{kinds}: {setting.leaf_fraction:.3%} of the leaves, {setting.num_reordered} candidates reordered"

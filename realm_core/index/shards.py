@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from realm_core.errors import ArtifactCorruptError
-from realm_core.index.build import build_searcher, load_searcher
-from realm_core.index.gate import check_embeddings, exact_top_k
+from realm_core.index.build import load_searcher
 from realm_core.index.searcher import SearchHits
 from realm_core.index.specs import resolve_spec
-from realm_core.storage.digests import digest_of, digest_of_file, digest_of_uids
-from realm_core.storage.embedding_store import read_embeddings
+from realm_core.storage.digests import digest_of, digest_of_file
 from realm_core.storage.snapshots import ShardEntry, shard_path
 
 if TYPE_CHECKING:
@@ -69,20 +64,6 @@ class ShardPlan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltShard:
-    """A shard, and what the gate needs of it; block ids are global."""
-
-    entry: ShardEntry
-    was_reused: bool
-    uids: np.ndarray
-    """[R] (V20)."""
-    approximate: SearchHits
-    """What the shard finds for the gate's queries."""
-    exact: SearchHits
-    """What exact search over the shard's embeddings finds."""
-
-
 def plan_shards(
     parts: Sequence[PartEntry], embedding_digests: Sequence[str], *, num_shards: int, spec: IndexSpec
 ) -> list[ShardPlan]:
@@ -96,31 +77,6 @@ def plan_shards(
         )
         for group in groups
     ]
-
-
-def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, num_hits: int) -> BuiltShard:
-    """Builds the shard unless it is there and whole, and searches it with the gate's queries.
-
-    Raises:
-        StoreError: embeddings missing or damaged.
-        GateError: NaN or zero rows.
-    """
-    tables = [read_embeddings(store, d, p) for d, p in zip(plan.embedding_digests, plan.parts, strict=True)]
-    embeddings_RD = np.concatenate([embeddings for _, embeddings in tables])
-    check_embeddings(embeddings_RD, where=f"index shard {plan.digest[:12]}")
-    was_reused = shard_is_whole(store, plan.digest)
-    if not was_reused:
-        _build(store, plan, embeddings_RD)
-    entry = plan.entry(shard_bytes(store, plan.digest))
-    shard = ShardSearcher(store, entry)
-    exact = exact_top_k(embeddings_RD, gate_queries_BD, num_hits)
-    return BuiltShard(
-        entry=entry,
-        was_reused=was_reused,
-        uids=np.concatenate([uids for uids, _ in tables]),
-        approximate=shard.search(gate_queries_BD, num_hits),
-        exact=with_block_ids(exact, plan.first_block_id),
-    )
 
 
 def shard_bytes(store: Store, digest: str) -> int:
@@ -158,41 +114,25 @@ def verify_shard(store: Store, digest: str) -> None:
 class ShardSearcher:
     """One loaded index shard; its hits carry global block ids."""
 
-    def __init__(self, store: Store, entry: ShardEntry, setting: SearchSetting | None = None) -> None:
-        """Loads it; every search is with the setting, see `realm_core.index.searcher.Searcher.search`."""
-        verify_shard(store, entry.digest)
-        self._setting = setting
+    def __init__(
+        self, store: Store, entry: ShardEntry, setting: SearchSetting | None = None, *, is_verified: bool = False
+    ) -> None:
+        """Loads it, after a look at the checksums of its files unless that was done just before.
+
+        Every search is with the setting, see `realm_core.index.searcher.Searcher.search`.
+        """
+        if not is_verified:
+            verify_shard(store, entry.digest)
+        self.setting = setting
         self._searcher = load_searcher(store.local_folder(shard_path(entry.digest)))
         self._first_block_id = entry.first_block_id
         self.kind = entry.kind
 
     def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
         """Relevances and block ids [B, K], by falling relevance, ties by smaller id; -1 pads what is not found."""
-        return with_block_ids(self._searcher.search(queries_BD, num_hits, self._setting), self._first_block_id)
+        return with_block_ids(self._searcher.search(queries_BD, num_hits, self.setting), self._first_block_id)
 
 
 def with_block_ids(hits: SearchHits, first_block_id: int) -> SearchHits:
     """A shard's local rows as block ids; -1 stays -1."""
     return SearchHits(hits.relevances_BK, np.where(hits.rows_BK < 0, -1, hits.rows_BK + first_block_id))
-
-
-def uid_digest_of(shards: Sequence[BuiltShard]) -> str:
-    """Digest of all uids of all shards."""
-    return digest_of_uids(np.concatenate([shard.uids for shard in shards]))
-
-
-def _build(store: Store, plan: ShardPlan, embeddings_RD: np.ndarray) -> None:
-    searcher = build_searcher(embeddings_RD, plan.resolved_spec)
-    with tempfile.TemporaryDirectory(prefix="realm-shard-") as name:
-        folder = Path(name)
-        searcher.save(folder)
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        manifest = {
-            "num_rows": len(embeddings_RD),
-            "spec": plan.resolved_spec.to_json(),
-            "embeddings": list(plan.embedding_digests),
-            "sizes_bytes": {path.name: path.stat().st_size for path in files},
-            "sha256": {path.name: digest_of_file(path) for path in files},
-        }
-        (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
-        store.put_folder(folder, shard_path(plan.digest), last=MANIFEST_NAME)

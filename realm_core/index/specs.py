@@ -94,6 +94,11 @@ def resolve_spec(spec: IndexSpec, num_rows: int, platform: str = sys.platform) -
     return ResolvedSpec(kind="scann" if spec.kind == "scann" else "faiss", num_leaves=leaves_for(num_rows))
 
 
+def resolve_leaves(kind: str, num_rows: int) -> int:
+    """Clusters of a shard's index of that resolved kind; 0 where all rows are compared."""
+    return leaves_for(num_rows) if kind in ("faiss", "scann") else 0
+
+
 def leaves_for(num_rows: int) -> int:
     """About `2 * sqrt(rows)` clusters, a power of two: finding the clusters then costs about what reading them does.
 

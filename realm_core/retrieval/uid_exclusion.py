@@ -42,8 +42,8 @@ class UidExclusion:
             raise _error(found, "one collection per query, which may be empty")
         for uids in exclude_uids:
             wrong = [uid for uid in uids if not isinstance(uid, bytes) or len(uid) != UID_BYTES]
-            if wrong or isinstance(uids, bytes | str):
-                found = repr(uids if isinstance(uids, bytes | str) else wrong[0])
+            if wrong:
+                found = repr(uids if isinstance(uids, bytes) else wrong[0])  # type: ignore[unreachable]
                 raise _error(found, f"uids of {UID_BYTES} bytes, in a list or a set for each query")
         return max((len(set(uids)) for uids in exclude_uids), default=0)
 

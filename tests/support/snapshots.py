@@ -6,7 +6,8 @@ import numpy as np
 
 from realm_core.index.gate import GateReport
 from realm_core.index.setting import DEFAULT_SETTING
-from realm_core.index.shards import build_shard, plan_shards
+from realm_core.index.shard_building import build_shard
+from realm_core.index.shards import plan_shards
 from realm_core.index.specs import IndexSpec
 from realm_core.records import Block
 from realm_core.storage.block_store import CorpusManifest, read_part, save_corpus

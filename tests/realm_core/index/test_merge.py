@@ -88,3 +88,23 @@ def test_lists_for_different_batches_are_refused():
 def test_no_lists_and_no_hits_are_refused(hits, num_hits):
     with pytest.raises(QueryError):
         merge_top_k(hits, num_hits)
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 90),
+    st.integers(0, 3),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_best_of_many_candidates_are_those_of_a_plain_sort(num_queries, num_hits, num_candidates, spread, seed):
+    generator = np.random.default_rng(seed)
+    relevances = generator.integers(0, 10**spread, size=(num_queries, num_candidates)).astype(np.float32)
+    ids = np.stack([generator.permutation(num_candidates) for _ in range(num_queries)])
+    ids[generator.random(ids.shape) < 0.2] = -1
+    hits = top_hits(relevances, ids, num_hits)
+    for query in range(num_queries):
+        present = sorted((-r, i) for r, i in zip(relevances[query], ids[query], strict=True) if i >= 0)[:num_hits]
+        num_missing = num_hits - len(present)
+        assert hits.rows_BK[query].tolist() == [i for _, i in present] + [-1] * num_missing
+        assert hits.relevances_BK[query].tolist() == [-r for r, _ in present] + [-np.inf] * num_missing

@@ -49,7 +49,8 @@ def prepared(tmp_path_factory, tiny_bert):
     manifests = [
         SnapshotManifest(
             corpus_digest=corpus.digest, encoder_digest=digest, encoder_step=step, precision="fp32", dimension=128,
-            index_spec={}, search_setting={}, tuning=[], shards=(), embedding_digests=(), encoder_saved_at_seconds=0.0, gate={},
+            index_spec={}, search_setting={}, tuning=[], shards=(),
+            embedding_digests=(), encoder_saved_at_seconds=0.0, gate={},
         )
         for step, digest in enumerate(digests)
     ]  # fmt: skip

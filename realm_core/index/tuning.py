@@ -1,0 +1,172 @@
+"""Choosing how an index is searched: the cheapest setting that finds enough of what exact search finds.
+
+Settings are measured on sampled queries, chosen by a model of their cost: a choice by measured seconds would differ
+from run to run, and with it the name of the snapshot.
+
+Shape letters: `B` queries, `K` hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from realm_core.errors import GateError
+from realm_core.index.setting import DEFAULT_SETTING, SearchSetting
+from realm_core.index.specs import resolve_leaves
+
+if TYPE_CHECKING:
+    from realm_core.index.searcher import SearchHits
+    from realm_core.storage.snapshots import ShardEntry
+
+RECALL_AT = (1, 5, 10)
+TARGET_AT = 5
+"""The target is of recall@5: a reader reads about as many blocks."""
+
+NUMS_REORDERED = (20, 32, 64, 128, 256)
+FIRST_FRACTIONS = tuple(2.0**-n for n in range(12, 1, -1))
+"""1/4096 to 1/4 of the leaves."""
+LAST_FRACTIONS = (1 / 2, 1.0)
+"""Tried only where no other is enough: they cost more than all others together."""
+
+_NANOSECONDS_PER_LEAF = 3.0
+_NANOSECONDS_PER_ROW = 1.5
+_NANOSECONDS_PER_REORDERED = 150.0
+"""Comparing a centroid, reading a row's codes, fetching a vector from memory: one core, 128 dimensions, in batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardMeasurement:
+    """What one shard found with one setting."""
+
+    setting: SearchSetting
+    num_found: tuple[int, ...]
+    """For each k of `RECALL_AT`: how many of the exact top k of the whole snapshot are this shard's and were found."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingMeasurement:
+    """What all shards found with one setting."""
+
+    leaf_fraction: float
+    num_reordered: int
+    recall_at_1: float
+    recall_at_5: float
+    recall_at_10: float
+    cost_microseconds: float
+    """Of one query on one core, by the model."""
+    queries_per_second_per_core: float
+    """Measured, in one batch of all sampled queries."""
+
+    @property
+    def setting(self) -> SearchSetting:
+        """What was measured."""
+        return SearchSetting(leaf_fraction=self.leaf_fraction, num_reordered=self.num_reordered)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the snapshot's manifest."""
+        return asdict(self)
+
+
+def first_settings(shards: Sequence[ShardEntry]) -> list[SearchSetting]:
+    """The settings to measure at first; one where all shards compare all rows."""
+    if not has_leaves(shards):
+        return [DEFAULT_SETTING]
+    most_leaves = max(resolve_leaves(shard.kind, shard.num_rows) for shard in shards)
+    fractions = [fraction for fraction in FIRST_FRACTIONS if fraction * most_leaves >= 1]
+    return _grid(fractions)
+
+
+def last_settings(shards: Sequence[ShardEntry]) -> list[SearchSetting]:
+    """The settings to measure where none of the first is enough."""
+    return _grid(LAST_FRACTIONS) if has_leaves(shards) else []
+
+
+def has_leaves(shards: Iterable[ShardEntry]) -> bool:
+    """True where there is something to set."""
+    return any(shard.kind in ("faiss", "scann") for shard in shards)
+
+
+def count_found(approximate: SearchHits, exact: SearchHits) -> tuple[int, ...]:
+    """For each k of `RECALL_AT`: how many of the snapshot's exact top k are among the top k that one shard found.
+
+    A shard's hit that belongs to the snapshot's top k is in the merged top k if it was found at all, so the sum over
+    shards is what the merged lists would give.
+    """
+    return tuple(
+        int(
+            ((exact.rows_BK[:, :k, None] == approximate.rows_BK[:, None, :k]) & (exact.rows_BK[:, :k, None] >= 0)).sum()
+        )
+        for k in RECALL_AT
+    )
+
+
+def curve(
+    measurements: Sequence[Sequence[ShardMeasurement]], shards: Sequence[ShardEntry], exact: SearchHits
+) -> list[SettingMeasurement]:
+    """One point per setting; `measurements` holds, for each shard, one per setting, all in the same order."""
+    num_wanted = [max(1, int((exact.rows_BK[:, :k] >= 0).sum())) for k in RECALL_AT]
+    points = []
+    for of_setting in zip(*measurements, strict=True):
+        setting = of_setting[0].setting
+        found = np.sum([measured.num_found for measured in of_setting], axis=0)
+        recall = [int(count) / wanted for count, wanted in zip(found, num_wanted, strict=True)]
+        seconds = sum(measured.seconds for measured in of_setting)
+        points.append(
+            SettingMeasurement(
+                leaf_fraction=setting.leaf_fraction,
+                num_reordered=setting.num_reordered,
+                recall_at_1=recall[0],
+                recall_at_5=recall[1],
+                recall_at_10=recall[2],
+                cost_microseconds=sum(cost_microseconds(setting, shard) for shard in shards),
+                queries_per_second_per_core=exact.num_queries / max(seconds, 1e-9),
+            )
+        )
+    return points
+
+
+def choose(points: Sequence[SettingMeasurement], target_recall: float) -> SettingMeasurement | None:
+    """The cheapest point that meets the target; None where none does."""
+    enough = [point for point in points if point.recall_at_5 >= target_recall]
+    return min(enough, key=lambda point: (point.cost_microseconds, point.num_reordered), default=None)
+
+
+def require_choice(points: Sequence[SettingMeasurement], target_recall: float, *, where: str) -> SettingMeasurement:
+    """`choose`, or a `GateError` that says how near the best setting came."""
+    chosen = choose(points, target_recall)
+    if chosen is None:
+        best = max(points, key=lambda point: point.recall_at_5)
+        raise GateError(
+            where=where,
+            found=f"recall@5 of {best.recall_at_5:.4f} at best, with {best.setting.to_json()}",
+            expected=f"at least {target_recall}, the target recall",
+            action="Lower --target-recall, or index with --kind exact, which finds all. The live snapshot goes on.",
+        )
+    return chosen
+
+
+def cost_microseconds(setting: SearchSetting, shard: ShardEntry) -> float:
+    """Of one query in one shard, by the model."""
+    num_leaves = resolve_leaves(shard.kind, shard.num_rows)
+    if not num_leaves:
+        return _NANOSECONDS_PER_ROW * 4 * shard.num_rows / 1e3
+    fraction = setting.leaves_for(num_leaves, max(RECALL_AT), shard.num_rows) / num_leaves
+    nanoseconds = (
+        _NANOSECONDS_PER_LEAF * num_leaves
+        + _NANOSECONDS_PER_ROW * fraction * shard.num_rows
+        + _NANOSECONDS_PER_REORDERED * setting.reordered_for(max(RECALL_AT), shard.num_rows)
+    )
+    return nanoseconds / 1e3
+
+
+def _grid(fractions: Iterable[float]) -> list[SearchSetting]:
+    return [
+        SearchSetting(leaf_fraction=fraction, num_reordered=num_reordered)
+        for fraction in fractions
+        for num_reordered in NUMS_REORDERED
+    ]
