@@ -73,6 +73,7 @@ class ShardServer:
         store = Store(self._task.store_url)
         self._lease = reading(store, self._task.snapshot_id)
         self._shard = ShardSearcher(store, self._task.entry, self._task.setting)
+        self._shard.check_known_queries()
         self._server = listen()
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from realm_core.index.building import index_builder, sample_rows
 from realm_core.index.gate import check_embeddings
+from realm_core.index.known_queries import NUM_KNOWN_HITS, known_queries_of, save_known
 from realm_core.index.shards import MANIFEST_NAME, ShardPlan, shard_bytes, shard_is_whole
 from realm_core.index.truth import ExactTopK
 from realm_core.storage.digests import digest_of_file, digest_of_uids
@@ -57,7 +58,7 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
         StoreError: embeddings missing or damaged.
         GateError: NaN or zero rows, or embeddings of another width than the queries.
     """
-    truth = ExactTopK(gate_queries_BD, num_hits)
+    truth, known = ExactTopK(gate_queries_BD, num_hits), None
     dimension = gate_queries_BD.shape[1]
     uids = []
     was_reused = shard_is_whole(store, plan.digest)
@@ -72,12 +73,16 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
             )
             del sample_RD
         for batch in _batches(store, plan, dimension):
+            known = known or ExactTopK(known_queries_of(batch.embeddings_RD), NUM_KNOWN_HITS)
+            known.add(batch.embeddings_RD, batch.first_row)
             uids.append(batch.uids)
             truth.add(batch.embeddings_RD, plan.first_block_id + batch.first_row)
             if builder is not None:
                 builder.add(batch.embeddings_RD)
         if builder is not None:
             builder.finish()
+            assert known is not None, "a shard has at least one part"
+            save_known(folder, known)
             _put(store, plan, folder)
     return BuiltShard(
         entry=plan.entry(shard_bytes(store, plan.digest)),

@@ -19,12 +19,12 @@ class ExactTopK:
     """The best rows of all that were added, with the ids that they were added under."""
 
     def __init__(self, queries_BD: np.ndarray, num_hits: int) -> None:
-        self._queries_BD = validate_queries(queries_BD, dimension=queries_BD.shape[1], num_hits=num_hits)
+        self.queries_BD = validate_queries(queries_BD, dimension=queries_BD.shape[1], num_hits=num_hits)
         self._num_hits = num_hits
         self.hits = no_hits(len(queries_BD), num_hits)
 
     def add(self, embeddings_RD: np.ndarray, first_id: int) -> None:
         """Rows of consecutive ids."""
-        found = exact_top_k(embeddings_RD, self._queries_BD, self._num_hits)
+        found = exact_top_k(embeddings_RD, self.queries_BD, self._num_hits)
         found.rows_BK[found.rows_BK >= 0] += first_id
         self.hits = merge_top_k([self.hits, SearchHits(found.relevances_BK, found.rows_BK)], self._num_hits)
