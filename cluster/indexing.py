@@ -155,8 +155,8 @@ def _measure_shard(
 def _build_all(
     store: Store,
     plans: Sequence[ShardPlan],
-    queries: Any,
-    progress: Callable[[int], None],  # noqa: ANN401 - a reference
+    queries: Any,  # noqa: ANN401 - a reference
+    progress: Callable[[int], None],
 ) -> list[BuiltShard]:
     threads = max(1, int(ray.cluster_resources().get("CPU", 1.0)) // len(plans))
     memory = BYTES_PER_SHARD_ROW * max(plan.num_rows for plan in plans)
