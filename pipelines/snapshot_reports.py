@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
 
 from pipelines.display import console, print_table
@@ -90,9 +91,9 @@ class VerifyReport:
 
     def show(self) -> None:
         """A line for each check; raises `GateError` when one failed, so that the command ends with 1."""
-        columns = ("check", "found", "expected", "")
+        columns = ("", "check", "found", "expected")
         for snapshot_id, report in self.reports.items():
-            lines = [(c.name, fact(c.found), fact(c.expected), "ok" if c.passed else "FAILED") for c in report.checks]
+            lines = [("ok" if c.passed else "FAILED", c.name, fact(c.found), fact(c.expected)) for c in report.checks]
             _print_columns(snapshot_id, columns, lines)
         failed = {one: [c.name for c in r.checks if not c.passed] for one, r in self.reports.items() if not r.passed}
         if failed:
@@ -157,9 +158,10 @@ class CollectedReport:
 
     def show(self) -> None:
         """Counts that add up, and why each kept snapshot was kept."""
-        print_table("snapshots gc" + (" (dry run: nothing was removed)" if self.report.is_dry_run else ""), self.rows())
+        is_dry_run = self.report.is_dry_run
+        print_table("snapshots gc" + (" (dry run: nothing was removed)" if is_dry_run else ""), self.rows())
         lines = [
-            *((one, "removed", "") for one in self.report.removed),
+            *((one, "would go" if is_dry_run else "removed", "") for one in self.report.removed),
             *((one, "kept", why) for one, why in self.report.kept.items()),
         ]
         _print_columns("snapshots", ("snapshot", "", "why"), lines)
@@ -174,7 +176,7 @@ class CollectedReport:
             ("embedding files", _sum(len(found.embeddings), len(removed.embeddings))),
             ("encoders", _sum(len(found.encoders), len(removed.encoders))),
             ("leftovers of runs that died", f"{report.num_leftovers:,} removed"),
-            ("freed", size(report.num_freed_bytes)),
+            ("would be freed" if report.is_dry_run else "freed", size(report.num_freed_bytes)),
         ]
 
 
@@ -296,7 +298,7 @@ def _sum(num_found: int, num_removed: int) -> str:
 
 
 def _print_columns(title: str, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, style="bold" if number == 0 else None, overflow="fold")
     for line in lines:

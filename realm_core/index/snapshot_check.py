@@ -93,13 +93,13 @@ class _SnapshotCheck:
         return self._report
 
     def _corpus(self) -> CorpusManifest | None:
-        name, digest = "corpus manifest", self._manifest.corpus_digest
+        digest = self._manifest.corpus_digest
         try:
             corpus = load_corpus(self._store, digest)
         except DAMAGED as error:
-            self._report.check(name, found=error.found, expected=f"corpora/{digest}.json", passed=False)
+            self._report.checks.append(_damaged(f"corpora/{digest}.json", error))
             return None
-        self._report.check(name, found=corpus.digest, expected=digest, passed=corpus.digest == digest)
+        self._report.check("corpus manifest", found=corpus.digest, expected=digest, passed=corpus.digest == digest)
         return corpus
 
     def _rows_of_shards(self, corpus: CorpusManifest) -> None:
@@ -136,7 +136,7 @@ def check_shard(store: Store, entry: ShardEntry) -> list[GateCheck]:
     try:
         manifest = store.read_json(f"{folder}/{MANIFEST_NAME}", required=("sha256", "sizes_bytes", "num_rows"))
     except DAMAGED as error:
-        return [GateCheck(f"{folder}/{MANIFEST_NAME}", error.found, "the shard's manifest", False)]
+        return [_damaged(f"{folder}/{MANIFEST_NAME}", error)]
     sizes_bytes = store.sizes_bytes(folder)
     failed = []
     for name, sha256 in manifest["sha256"].items():
@@ -147,7 +147,7 @@ def check_shard(store: Store, entry: ShardEntry) -> list[GateCheck]:
         elif found_bytes != expected_bytes:
             failed.append(GateCheck(path, f"{found_bytes:,} bytes", f"{expected_bytes:,} bytes", False))
         elif (found := store.sha256(path)) != sha256:
-            failed.append(GateCheck(path, f"sha256 {found}", f"sha256 {sha256}", False))
+            failed.append(GateCheck(path, f"sha256 {found[:12]}", f"sha256 {sha256[:12]}", False))
     name = f"index shard {entry.digest[:12]}, rows"
     rows = GateCheck(name, manifest["num_rows"], entry.num_rows, manifest["num_rows"] == entry.num_rows)
     return failed or [rows]
@@ -160,7 +160,7 @@ def check_part(store: Store, manifest: SnapshotManifest, digest: str, part: Part
     try:
         uids, embeddings_RD = parse_embeddings(store.read_bytes(path), digest, part, where=path)
     except DAMAGED as error:
-        return _Embeddings(0, _NO_UIDS, (GateCheck(path, error.found, error.expected, False),))
+        return _Embeddings(0, _NO_UIDS, (_damaged(path, error),))
     problems = []
     if digest != expected_digest:
         expected = f"embeddings of encoder {manifest.encoder_digest[:12]} in {manifest.precision}"
@@ -187,6 +187,11 @@ def recall_checks(manifest: SnapshotManifest) -> list[GateCheck]:
     recorded = manifest.gate.get("checks", [])
     measured = [GateCheck(**check) for check in recorded if str(check.get("name", "")).startswith(RECALL)]
     return measured or [GateCheck("recall@5", "not measured", "measured by `realm index`", False)]
+
+
+def _damaged(path: str, error: ArtifactCorruptError | ArtifactMissingError) -> GateCheck:
+    found = "no such file" if isinstance(error, ArtifactMissingError) else error.found
+    return GateCheck(path, found, "the file as it was written", False)
 
 
 _NO_UIDS = np.zeros(0, dtype="V20")

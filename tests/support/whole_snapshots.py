@@ -1,0 +1,124 @@
+"""Snapshots whose every file is in the store, made without an index: their shards are any bytes and a manifest.
+
+For what looks after files: verification, publishing, comparison, garbage collection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from support.snapshots import synthetic_block
+
+from realm_core.index.gate import GateReport
+from realm_core.storage.block_store import CorpusManifest, read_part, save_corpus
+from realm_core.storage.corpus_writer import CorpusWriter
+from realm_core.storage.digests import digest_of, fixed_binary_to_numpy
+from realm_core.storage.embedding_store import EmbeddingSpec, embedding_path, write_embeddings
+from realm_core.storage.encoder_store import encoder_path, has_encoder
+from realm_core.storage.snapshots import ShardEntry, SnapshotManifest, publish, shard_path
+
+DIMENSION = 8
+SHARD_FILES = {"description.json": b'{"kind": "faiss"}', "index.bin": b""}
+
+
+class WholeStore:
+    """A corpus, and snapshots of it; `store` may be on a disk or an object store."""
+
+    def __init__(self, store, folder, num_blocks=60, num_parts=3):
+        self.store = store
+        self._folder = folder
+        self.corpus = self.ingest(range(num_blocks), num_parts)
+
+    def ingest(self, numbers, num_parts=3):
+        """Makes a corpus of these blocks current."""
+        spill = self._folder / f"spill-{len(list(self._folder.iterdir()))}"
+        spill.mkdir()
+        writer = CorpusWriter(self.store, num_parts=num_parts, spill_folder=spill)
+        for number in numbers:
+            writer.add([synthetic_block(number)])
+        written = writer.finish()
+        self.corpus = CorpusManifest(
+            parts=written.parts,
+            tokenizer_digest="synthetic",
+            max_block_tokens=288,
+            uid_digest=written.uid_digest,
+            source="synthetic",
+            counts={},
+        )
+        save_corpus(self.store, self.corpus)
+        return self.corpus
+
+    def embed(self, part, encoder_digest, change=lambda rows: rows, precision="fp32"):
+        """Writes the embeddings of a part, after `change`; returns their digest."""
+        spec = EmbeddingSpec(encoder_digest=encoder_digest, precision=precision)
+        uids = fixed_binary_to_numpy(read_part(self.store, part, ["uid"])["uid"])
+        rng = np.random.default_rng(int(digest_of(part.digest, encoder_digest)[:8], 16))
+        rows = rng.normal(size=(part.num_rows, DIMENSION)).astype(np.float32)
+        write_embeddings(self.store, spec, part, uids, change(rows))
+        return spec.digest(part.digest)
+
+    def make(self, step, encoder_digest=None, num_shards=2, recall=0.97):
+        """The manifest of a snapshot whose files are in the store."""
+        encoder_digest = encoder_digest or f"encoder-{step}"
+        if not has_encoder(self.store, encoder_digest):
+            self.put_fake_encoder(encoder_digest)
+        digests = [self.embed(part, encoder_digest) for part in self.corpus.parts]
+        gate = GateReport()
+        gate.check("recall@5", found=recall, expected=">= 0.95", passed=recall >= 0.95)
+        return SnapshotManifest(
+            corpus_digest=self.corpus.digest,
+            encoder_digest=encoder_digest,
+            encoder_step=step,
+            precision="fp32",
+            dimension=DIMENSION,
+            index_spec={"kind": "faiss"},
+            search_setting={"leaf_fraction": 0.125, "num_reordered": 200},
+            tuning=[{"leaf_fraction": 0.125, "recall@5": 0.97}],
+            shards=tuple(self._shards(digests, num_shards)),
+            embedding_digests=tuple(digests),
+            encoder_saved_at_seconds=1000.0 + step,
+            gate=gate.to_json(),
+        )
+
+    def publish(self, step, **options):
+        """Returns the id."""
+        return publish(self.store, self.make(step, **options))
+
+    def put_fake_encoder(self, digest):
+        """Files in the place of an encoder, which nothing can load."""
+        self.store.write_bytes(f"{encoder_path(digest)}/model.safetensors", digest.encode() * 10)
+        self.store.write_json(f"{encoder_path(digest)}/config.json", {})
+
+    def _shards(self, embedding_digests, num_shards):
+        for group in np.array_split(np.arange(len(self.corpus.parts)), num_shards):
+            digest = digest_of([embedding_digests[i] for i in group])
+            num_rows = sum(self.corpus.parts[i].num_rows for i in group)
+            files = {**SHARD_FILES, "index.bin": digest.encode() * 50}
+            for name, data in files.items():
+                self.store.write_bytes(f"{shard_path(digest)}/{name}", data)
+            manifest = {
+                "num_rows": num_rows,
+                "sizes_bytes": {name: len(data) for name, data in files.items()},
+                "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            }
+            self.store.write_json(f"{shard_path(digest)}/shard.json", manifest)
+            yield ShardEntry(
+                digest=digest,
+                num_rows=num_rows,
+                first_block_id=self.corpus.parts[group[0]].first_block_id,
+                kind="faiss",
+                num_bytes=sum(map(len, files.values())),
+            )
+
+
+def files_of(manifest):
+    """Paths of one shard's index and one part's embeddings of a snapshot."""
+    return f"{shard_path(manifest.shards[0].digest)}/index.bin", embedding_path(manifest.embedding_digests[0])
+
+
+def flip_byte(path, offset=100):
+    """Changes one byte of a local file in place."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(bytes(data))
