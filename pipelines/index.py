@@ -38,7 +38,8 @@ class IndexConfig:
     store: str
     """Where artifacts live: a local folder or an fsspec URL."""
     kind: IndexKind = "auto"
-    """exact (every row compared), faiss (portable), scann (Linux), or auto: chosen by the number of rows."""
+    """exact (every row compared, on the GPU where there is one), faiss (clusters, codes and float16 vectors in mapped
+    files), scann (the like, in memory, Linux only), or auto: faiss, and all rows compared up to 50,000 a shard."""
     num_shards: int = 2
     """Index shards; each covers a fixed group of parts and is served by a process of its own."""
     target_recall: float = 0.95

@@ -15,6 +15,9 @@ ResolvedKind = Literal["exact", "flat", "faiss", "scann"]
 FLAT_MAX_ROWS = 50_000
 """Up to here all rows are compared: more than 4,000 queries a second on two cores, no training, recall 1."""
 
+FEW_ROWS = 5_000
+"""Up to here also where `faiss` or `scann` is asked for: there are too few rows to cluster."""
+
 MIN_ROWS_PER_LEAF = 39
 """Fewer training rows per k-means centroid than this and FAISS warns that the centroids are not to be trusted."""
 
@@ -89,7 +92,7 @@ def resolve_spec(spec: IndexSpec, num_rows: int, platform: str = sys.platform) -
         raise scann_missing(f"platform {platform!r}")
     if spec.kind == "exact":
         return ResolvedSpec(kind="exact")
-    if num_rows <= FLAT_MAX_ROWS:
+    if num_rows <= (FLAT_MAX_ROWS if spec.kind == "auto" else FEW_ROWS):
         return ResolvedSpec(kind="flat")
     return ResolvedSpec(kind="scann" if spec.kind == "scann" else "faiss", num_leaves=leaves_for(num_rows))
 
@@ -100,11 +103,14 @@ def resolve_leaves(kind: str, num_rows: int) -> int:
 
 
 def leaves_for(num_rows: int) -> int:
-    """About `2 * sqrt(rows)` clusters, a power of two: finding the clusters then costs about what reading them does.
+    """About `4 * sqrt(rows)` clusters, a power of two: 4,096 for a million rows, 16,384 for all of Wikipedia.
 
-    4,096 for a quarter of Wikipedia's 13.4 million blocks; always far above `MIN_ROWS_PER_LEAF` rows each.
+    How many leaves must be looked into for a recall follows from the embeddings, hardly from the number of leaves, so
+    that more of them means fewer rows read; training costs their square. See docs/serving.md for figures.
     """
-    return int(2 ** round(math.log2(2 * math.sqrt(num_rows))))
+    wanted = round(math.log2(4 * math.sqrt(num_rows)))
+    trainable = math.floor(math.log2(max(1.0, num_rows / (2 * MIN_ROWS_PER_LEAF))))
+    return int(2 ** min(wanted, trainable))
 
 
 def require_trainable(spec: ResolvedSpec, num_rows: int) -> None:

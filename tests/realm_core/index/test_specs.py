@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from realm_core.errors import ArtifactCorruptError, UsageError
 from realm_core.index.specs import (
+    FEW_ROWS,
     FLAT_MAX_ROWS,
     MIN_ROWS_PER_LEAF,
     IndexSpec,
@@ -21,18 +22,18 @@ from realm_core.index.specs import (
 
 def test_parameters_of_a_quarter_of_wikipedia():
     resolved = resolve_spec(IndexSpec(), 13_353_718 // 4, "linux")
-    assert resolved == ResolvedSpec(kind="faiss", num_leaves=4096)
+    assert resolved == ResolvedSpec(kind="faiss", num_leaves=8192)
 
 
 def test_parameters_of_100_000_rows():
     resolved = resolve_spec(IndexSpec(kind="scann"), 100_000, "linux")
-    assert resolved == ResolvedSpec(kind="scann", num_leaves=512)
+    assert resolved == ResolvedSpec(kind="scann", num_leaves=1024)
 
 
-@pytest.mark.parametrize("kind", ["auto", "faiss", "scann"])
-def test_few_rows_are_all_compared(kind):
-    assert resolve_spec(IndexSpec(kind=kind), FLAT_MAX_ROWS, "linux") == ResolvedSpec(kind="flat")
-    assert resolve_spec(IndexSpec(kind=kind), FLAT_MAX_ROWS + 1, "linux").num_leaves > 0
+@pytest.mark.parametrize(("kind", "most"), [("auto", FLAT_MAX_ROWS), ("faiss", FEW_ROWS), ("scann", FEW_ROWS)])
+def test_few_rows_are_all_compared(kind, most):
+    assert resolve_spec(IndexSpec(kind=kind), most, "linux") == ResolvedSpec(kind="flat")
+    assert resolve_spec(IndexSpec(kind=kind), most + 1, "linux").num_leaves > 0
 
 
 def test_exact_is_exact_at_any_size():
@@ -51,7 +52,7 @@ def test_an_empty_shard_is_refused():
         resolve_spec(IndexSpec(), 0, "linux")
 
 
-@given(num_rows=st.integers(FLAT_MAX_ROWS + 1, 10**10))
+@given(num_rows=st.integers(FEW_ROWS, 10**10))
 def test_every_leaf_has_far_more_rows_than_training_needs(num_rows):
     assert num_rows >= 2 * MIN_ROWS_PER_LEAF * leaves_for(num_rows)
 
