@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     corpus = make_corpus(store, options.rows)
     with Display() as display:
         snapshots = [
-            make_snapshot(store, corpus, source, step=step, num_shards=options.shards, display=display)
+            make_snapshot(store, corpus, source, step=step, num_shards=options.shards, display=display).manifest
             for step, source in enumerate(sources)
         ]
     publish(store, snapshots[1])

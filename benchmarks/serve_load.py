@@ -94,6 +94,8 @@ def is_of_one_snapshot(
     result: SearchResult, queries_BD: np.ndarray, embeddings_by_snapshot: Mapping[str, np.ndarray]
 ) -> bool:
     """True when each hit's relevance is that of its row in the snapshot that the result names."""
+    if not embeddings_by_snapshot:
+        return True  # nobody asked
     embeddings_RD = embeddings_by_snapshot[result.snapshot_id]
     if (result.block_ids_BK < 0).any():
         return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.indexing import EncodedCorpus, index_corpus
+from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
 from cluster.refresh import NUM_GATE_QUERIES
 from realm_core.index.specs import IndexSpec
 from realm_core.storage.block_store import ROWS_PER_PART, CorpusManifest, PartEntry, save_corpus
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from benchmarks.clustered import ClusteredEmbeddings
     from pipelines.display import Display
     from realm_core.storage.files import Store
-    from realm_core.storage.snapshots import SnapshotManifest
 
 PRECISION = "bf16"
 """Stored as float16."""
@@ -93,7 +92,7 @@ def make_snapshot(
     num_shards: int,
     display: Display,
     target_recall: float = 0.95,
-) -> SnapshotManifest:
+) -> IndexResult:
     """Embeddings, index and gate of one stand-in encoder, not yet published; what is there is reused."""
     bar = display.task("embed", total=corpus.num_blocks, unit="rows")
     encoder_digest, digests = make_embeddings(store, corpus, embeddings, progress=bar.update)
@@ -106,7 +105,7 @@ def make_snapshot(
         precision=PRECISION,
         embedding_digests=digests,
     )
-    result = index_corpus(
+    return index_corpus(
         store,
         encoded,
         gate_queries_BD=embeddings.queries(NUM_GATE_QUERIES),
@@ -115,4 +114,3 @@ def make_snapshot(
         target_recall=target_recall,
         progress=bar.update,
     )
-    return result.manifest
