@@ -27,9 +27,9 @@ TARGET_AT = 5
 """The target is of recall@5: a reader reads about as many blocks."""
 
 NUMS_REORDERED = (20, 32, 64, 128, 256)
-FIRST_FRACTIONS = tuple(2.0**-n for n in range(12, 1, -1))
-"""1/4096 to 1/4 of the leaves."""
-LAST_FRACTIONS = (1 / 2, 1.0)
+FIRST_FRACTIONS = tuple(2.0 ** (-n / 2) for n in range(24, 5, -1))
+"""1/4096 to 1/8 of the leaves, half as much again each time."""
+LAST_FRACTIONS = (1 / 4, 1 / 2, 1.0)
 """Tried only where no other is enough: they cost more than all others together."""
 
 _NANOSECONDS_PER_LEAF = 3.0

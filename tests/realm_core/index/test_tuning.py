@@ -59,9 +59,9 @@ def test_kinds_that_compare_all_rows_have_one_setting():
 
 def test_no_setting_looks_into_less_than_a_leaf_of_the_largest_shard():
     fractions = {setting.leaf_fraction for setting in first_settings([shard("faiss", 100_000), shard("flat", 10)])}
-    assert min(fractions) == 1 / 1024
-    assert max(fractions) == 1 / 4
-    assert {setting.leaf_fraction for setting in last_settings([shard("faiss", 100_000)])} == {1 / 2, 1.0}
+    assert min(fractions) == pytest.approx(1 / 1024)
+    assert max(fractions) == pytest.approx(1 / 8)
+    assert {setting.leaf_fraction for setting in last_settings([shard("faiss", 100_000)])} == {1 / 4, 1 / 2, 1.0}
 
 
 def test_hits_of_shards_add_up_to_those_of_the_snapshot():
