@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.answers import answer_requests, say_answer
 from benchmarks.embed_blocks import MAX_BLOCK_TOKENS, Blocks, load_blocks
 from benchmarks.embed_engines import load_engine, measure_peak_of
 
-ANSWER = "ANSWER "
 CLS_ID, SEP_ID = 101, 102
 """Of uncased BERT."""
 PADDED_BATCH = {"cpu": 8, "cuda": 64}
@@ -56,14 +54,9 @@ def main() -> None:
     started = time.perf_counter()
     side = SIDES[options.side](options.folder, options.device)
     side.encode(load_blocks(options.folder / "warm-up.json"))
-    _answer(name=side.name, load_seconds=time.perf_counter() - started)
+    say_answer({"name": side.name, "load_seconds": time.perf_counter() - started})
     worker = Worker(side, options.folder, options.device, precision=options.side.removeprefix("ours-"))
-    for line in sys.stdin:
-        _answer(**worker.answer(json.loads(line)))
-
-
-def _answer(**values: Any) -> None:  # noqa: ANN401 - JSON
-    print(ANSWER + json.dumps(values), flush=True)
+    answer_requests(worker.answer)
 
 
 class Worker:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answering_process import AnsweringProcess
 from benchmarks.embed_engines import PRECISIONS, why_not
-from benchmarks.embed_sides import ANSWER
 from benchmarks.oracle import ORACLE_VERSION, ROOT, named_python, transformers_version
 from benchmarks.side_by_side import environment
 from realm_core.errors import RealmError
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-STOP_SECONDS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +78,7 @@ def _cpu_has_bf16_units() -> bool:
     return cpu_has_bf16_units()
 
 
-class SideProcess:
+class SideProcess(AnsweringProcess):
     """A side under way."""
 
     def __init__(self, spec: SideSpec, folder: Path, device: str, num_threads: int) -> None:
@@ -90,69 +87,11 @@ class SideProcess:
         Raises:
             RealmError: it died.
         """
-        self.spec = spec
-        self._log = folder / f"{spec.side}.log"
         command = [spec.python, "-W", "ignore", "-m", "benchmarks.embed_sides", "--side", spec.side]
         command += ["--folder", str(folder), "--device", device, "--num-threads", str(num_threads)]
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment(num_threads),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        try:
-            self.name: str = self._answer()["name"]
-        except BaseException:
-            self.close()
-            raise
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-        """What the side answers. Raises `RealmError` if it died."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        try:
-            stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            raise self._dead() from None
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends it."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # it may be dead
-                self._process.stdin.close()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(ANSWER):
-                answer: dict[str, Any] = json.loads(line.removeprefix(ANSWER))
-                return answer
-        raise self._dead()
-
-    def _dead(self) -> RealmError:
-        code = self._process.wait()
-        killed = f" ({signal.Signals(-code).name})" if code < 0 else ""
-        last_words = "".join(self._log.read_text(errors="replace").strip().splitlines()[-1:]) or "no last words"
-        memory = " It was killed, most likely for want of memory." if code == -signal.SIGKILL else ""
-        return RealmError(
-            where=f"the side {self.spec.side}",
-            found=f"a process that ended with exit code {code}{killed}: {last_words}",
-            expected="an answer",
-            action=f"Leave it out with `--sides`, or look at what it lacks.{memory}",
-        )
+        super().__init__(spec.side, command, folder / f"{spec.side}.log", num_threads=num_threads)
+        self.spec = spec
+        self.name: str = self.first["name"]
 
 
 def last_json_line(module: str, *arguments: str, num_threads: int) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from cluster.retrieval.controller import (
     ServiceStatus,
     SwapResult,
 )
-from cluster.retrieval.generation import SERVICE_NAME
+from cluster.retrieval.generation import HTTP_NAME, SERVICE_NAME
 from cluster.retrieval.memory import SwapMemory, SwapMode
+from cluster.retrieval.metrics import RouterStatus
 from cluster.retrieval.wire import new_token
 from cluster.session import NAMESPACE
 from realm_core.errors import RealmError, UsageError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RetrievalClient",
+    "RouterStatus",
     "ServiceConfig",
     "ServiceStatus",
     "SwapMemory",
@@ -91,6 +93,8 @@ def stop_service() -> None:
     """Ends the service of this cluster: searches under way fail. Raises `ServiceUnavailableError` where none runs."""
     with suppress(ValueError):
         controller = ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
+        with suppress(ValueError):
+            ray.kill(ray.get_actor(HTTP_NAME, namespace=NAMESPACE))
         get(controller.stop.remote(), timeout_seconds=60.0, what=SERVICE_NAME)
         ray.kill(controller)
         return

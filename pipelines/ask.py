@@ -10,7 +10,6 @@ import tyro
 from pipelines.display import say
 from pipelines.search import check_query, open_search
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
-from realm_core.storage.files import Store
 from realm_core.storage.reader_store import current_reader, has_current_reader
 
 
@@ -41,8 +40,7 @@ def run_ask(config: AskConfig) -> EvidenceResult:
         StoreError: nothing is published in the store.
         ServiceUnavailableError: no service on the cluster at `--address`.
     """
-    store = Store(config.store)
-    with open_search(store, config.snapshot, config.address) as search:
+    with open_search(config.store, config.snapshot, config.address) as (store, search):
         found = EvidenceRetriever(store, search).retrieve(config.questions, config.num_evidence)
         if not has_current_reader(store):
             return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pipelines.http_search import search_http
 from pipelines.validation import at_least
 from realm_core.errors import UsageError
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
@@ -26,17 +28,27 @@ class SearchConfig:
 
     text: Annotated[str, tyro.conf.Positional]
     """What to search for."""
-    store: str
-    """Where artifacts live: a local folder or an fsspec URL."""
+    store: str | None = None
+    """Where artifacts live: a local folder or an fsspec URL, which this process opens. Not needed with the other two."""
+    address: str | None = None
+    """Ray cluster whose retrieval service answers (`auto`, `ray://...`)."""
+    url: str | None = None
+    """HTTP front that answers, such as http://127.0.0.1:8080; its token is taken from REALM_HTTP_TOKEN."""
     num_hits: int = 5
     """Blocks to show."""
     snapshot: str | None = None
-    """Snapshot to search; by default the published one. Not with --address."""
-    address: str | None = None
-    """Ray cluster whose retrieval service answers (`auto`, `ray://...`); by default this process opens the store."""
+    """Snapshot to search; by default the published one. Only with --store alone."""
 
     def __post_init__(self) -> None:
-        check_query("realm search", self.text, self.num_hits, self.snapshot, self.address)
+        check_query("realm search", self.text, self.num_hits, self.snapshot, self.address or self.url)
+        given = [name for name in ("store", "address", "url") if getattr(self, name) is not None]
+        if not given or ("url" in given and len(given) > 1):
+            raise UsageError(
+                where="realm search",
+                found=" with ".join(f"--{name}" for name in given) or "nothing to search",
+                expected="--store, or --address of a cluster with a retrieval service, or --url of an HTTP front",
+                action="Name one of them.",
+            )
 
 
 def check_query(command: str, text: str, num_hits: int, snapshot: str | None, address: str | None) -> None:
@@ -49,7 +61,7 @@ def check_query(command: str, text: str, num_hits: int, snapshot: str | None, ad
     if snapshot is not None and address is not None:
         raise UsageError(
             where=command,
-            found="--snapshot with --address",
+            found="--snapshot with --address or --url",
             expected="one of them: the service answers from its live snapshot",
             action="Leave one out.",
         )
@@ -60,22 +72,39 @@ def run_search(config: SearchConfig) -> EvidenceResult:
 
     Raises:
         StoreError: nothing is published in the store.
-        ServiceUnavailableError: no service on the cluster at `--address`.
+        ServiceUnavailableError: no service on the cluster at `--address`, or no HTTP front at `--url`.
     """
-    store = Store(config.store)
-    with open_search(store, config.snapshot, config.address) as search:
+    if config.url is not None:
+        return search_http(config.url, config.text, config.num_hits, os.environ.get("REALM_HTTP_TOKEN"))
+    with open_search(config.store, config.snapshot, config.address) as (store, search):
         return EvidenceRetriever(store, search).retrieve([config.text], config.num_hits)
 
 
 @contextmanager
-def open_search(store: Store, snapshot: str | None, address: str | None) -> Iterator[SnapshotSearch]:
-    """The retrieval service of a cluster, or a snapshot opened in this process."""
+def open_search(
+    store_url: str | None, snapshot: str | None, address: str | None
+) -> Iterator[tuple[Store, SnapshotSearch]]:
+    """The retrieval service of a cluster and its store, or a snapshot of a store opened in this process."""
     if address is None:
+        assert store_url is not None, "checked with the configuration"
+        store = Store(store_url)
         with closing(LocalSnapshotSearch(store, snapshot)) as search:
-            yield search
+            yield store, search
         return
     from cluster.retrieval_service import RetrievalClient
     from cluster.session import ray_session
 
-    with ray_session(address):
-        yield RetrievalClient.connect()
+    with ray_session(address), closing(RetrievalClient.connect()) as client:
+        require_same_store(store_url, client.store)
+        yield client.store, client
+
+
+def require_same_store(store_url: str | None, served: Store) -> None:
+    """Raises `UsageError` where `--store` is not what the service of `--address` serves."""
+    if store_url is not None and Store(store_url).url != served.url:
+        raise UsageError(
+            where="--store with --address",
+            found=Store(store_url).url,
+            expected=f"{served.url}, which the service on that cluster serves",
+            action="Leave --store out.",
+        )

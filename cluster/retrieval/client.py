@@ -22,11 +22,12 @@ from cluster.retrieval.generation import SERVICE_NAME
 from cluster.session import NAMESPACE
 from realm_core.errors import DeadlineExceededError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
+from realm_core.retrieval.block_fields import BlockFields
 from realm_core.retrieval.query_encoder import QueryEncoder
 from realm_core.retrieval.snapshot_search import SearchResult
 from realm_core.retrieval.uid_exclusion import UidExclusion, Uids
 from realm_core.storage.files import Store
-from realm_core.storage.snapshots import SnapshotManifest
+from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ class RetrievalClient:
         self._manifest: SnapshotManifest | None = None
         self._store = Store(store_url)
         self._exclusion = UidExclusion(self._store)
+        self._fields = BlockFields(self._store)
         self._encoder: QueryEncoder | None = None
         self._encoder_lock = threading.Lock()
 
@@ -124,6 +126,24 @@ class RetrievalClient:
             return self._encoder.search_text(
                 texts, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
             )
+
+    def blocks(self, result: SearchResult, fields: Sequence[str] = ("title", "body")) -> dict[str, list[list[Any]]]:
+        """Fields of the hits' block records, `[B][K]` each; see `realm_core.retrieval.block_fields`.
+
+        Of `uid`, `document_id`, `title`, `body`, `title_token_ids`, `body_token_ids`, `sentence_starts` and the salient
+        spans. This process reads them from the store's memory-mapped records.
+        """
+        return self._fields.look_up(self.corpus_of(result.snapshot_id), result.block_ids_BK, fields)
+
+    def fields_of(
+        self, corpus_digest: str, block_ids_BK: np.ndarray, fields: Sequence[str]
+    ) -> dict[str, list[list[Any]]]:
+        """`blocks` for ids of a corpus. Raises `QueryError` for an id that is not there."""
+        return self._fields.look_up(corpus_digest, block_ids_BK, fields)
+
+    def corpus_of(self, snapshot_id: str) -> str:
+        """Digest of the corpus that a snapshot's block ids belong to."""
+        return self._manifest_of(snapshot_id).corpus_digest
 
     def live_snapshot(self, *, deadline_seconds: float = DEADLINE_SECONDS) -> SnapshotManifest:
         """The snapshot that searches are answered from now."""
@@ -220,8 +240,6 @@ class RetrievalClient:
         manifest = self._manifest
         if manifest is not None and manifest.snapshot_id == snapshot_id:
             return manifest
-        from realm_core.storage.snapshots import load_snapshot
-
         return self._remember(load_snapshot(self._store, snapshot_id))
 
 

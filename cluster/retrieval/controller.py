@@ -81,6 +81,10 @@ class ServiceStatus:
     num_swaps: int
     last_failed_swap: str
     """Why the last swap that failed did so; empty if none did."""
+    upcoming: str
+    """Id of the snapshot that a swap is loading now; empty between swaps."""
+    upcoming_memory: str
+    """What that swap takes in memory."""
 
     @property
     def num_shards(self) -> int:
@@ -117,6 +121,8 @@ class _Swaps:
     last_failed: str = ""
     failed_id: str = ""
     failed_at: float = field(default=-RETRY_FAILED_SECONDS)
+    upcoming: str = ""
+    upcoming_memory: str = ""
 
 
 class RetrievalController:
@@ -177,6 +183,8 @@ class RetrievalController:
                 self._swaps.last_failed = f"to {snapshot_id} after {time.monotonic() - started:.1f} s: {error}"
                 self._swaps.failed_id, self._swaps.failed_at = snapshot_id, time.monotonic()
                 raise
+            finally:
+                self._swaps.upcoming = self._swaps.upcoming_memory = ""
 
     async def status(self) -> ServiceStatus:
         """Returns when a snapshot is live."""
@@ -189,6 +197,8 @@ class RetrievalController:
             routers=tuple(routers),
             num_swaps=self._swaps.done,
             last_failed_swap=self._swaps.last_failed,
+            upcoming=self._swaps.upcoming,
+            upcoming_memory=self._swaps.upcoming_memory,
         )
 
     async def processes(self) -> dict[str, int]:
@@ -217,6 +227,7 @@ class RetrievalController:
         if previous == manifest.snapshot_id:
             return SwapResult(manifest.snapshot_id, previous, True, time.monotonic() - started)
         memory = self._memory_of(manifest)
+        self._swaps.upcoming, self._swaps.upcoming_memory = manifest.snapshot_id, str(memory)
         memory.require_room(mode, manifest.snapshot_id)
         logger.info("swap to %s: %s", manifest.snapshot_id, memory)
         generation = await self._start_shards(manifest, mode)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 SERVICE_NAME = "realm-retrieval"
 """Of the controller; the other actors' names begin with it."""
 
+HTTP_NAME = f"{SERVICE_NAME}-http"
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LIVE_RETRY_SECONDS = 0.2
+WAKE_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -83,6 +84,7 @@ class RetrievalRouter:
         self._server: asyncio.Server | None = None
         self._fetching = asyncio.Lock()
         self._starting = asyncio.Lock()
+        self._waking: asyncio.Task[None] | None = None
 
     async def address(self) -> Address:
         """Where it takes searches."""
@@ -135,8 +137,10 @@ class RetrievalRouter:
         _close(connected)
 
     async def status(self) -> RouterStatus:
-        """Counts and health; waits for nothing."""
+        """Counts and health; waits for nothing. A router that has been restarted begins to look for what is live."""
         live = self._live
+        if live is None and not self._fetching.locked():
+            self._waking = asyncio.get_running_loop().create_task(self._wake())
         return self._metrics.status(
             generation=live.generation.number if live else None,
             num_waiting_queries=self._batcher.num_waiting_queries,
@@ -227,6 +231,10 @@ class RetrievalRouter:
                 expected="one by the caller's deadline: the service is starting, or restarting",
                 action="Allow more time; `realm serve status` shows what it waits for.",
             ) from None
+
+    async def _wake(self) -> None:
+        with suppress(ServiceUnavailableError):
+            await self._live_within(WAKE_SECONDS)
 
     async def _fetch_live(self) -> _Connected | None:
         try:

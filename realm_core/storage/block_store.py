@@ -171,6 +171,10 @@ class BlockRecords:
         row = self._row(block_id, ("title_token_ids", "body_token_ids"))
         return row["title_token_ids"], row["body_token_ids"]
 
+    def values(self, name: str, block_ids: Iterable[int]) -> list[Any]:
+        """A column's values at block ids, None at -1; lists are NumPy arrays that share the mapped file's memory."""
+        return [None if block_id < 0 else self._value(name, block_id) for block_id in block_ids]
+
     def uids(self, block_ids_K: np.ndarray) -> np.ndarray:
         """Uids [K] (S20) of blocks; empty where an id is -1."""
         uids_K = np.zeros(len(block_ids_K), dtype=f"S{UID_BYTES}")
@@ -181,7 +185,18 @@ class BlockRecords:
             uids_K[in_part_K] = uids_R[block_ids_K[in_part_K] - self._first_block_ids[part]]
         return uids_K
 
+    def _value(self, name: str, block_id: int) -> Any:  # noqa: ANN401 - of the column's type
+        index, row = self._place(block_id)
+        value = self._table(index)[name][row]
+        return value.values.to_numpy() if isinstance(value, pa.ListScalar) else value.as_py()
+
     def _row(self, block_id: int, columns: Sequence[str]) -> dict[str, Any]:
+        index, row = self._place(block_id)
+        table = self._table(index)
+        return {name: table[name][row].as_py() for name in columns}
+
+    def _place(self, block_id: int) -> tuple[int, int]:
+        """Which part a block is in, and its row there."""
         if not 0 <= block_id < self._num_blocks:
             raise QueryError(
                 where="block records",
@@ -190,9 +205,7 @@ class BlockRecords:
                 action="Look up ids that a search of the same corpus returned.",
             )
         index = bisect_right(self._first_block_ids, block_id) - 1
-        table = self._table(index)
-        row = block_id - self._first_block_ids[index]
-        return {name: table[name][row].as_py() for name in columns}
+        return index, block_id - self._first_block_ids[index]
 
     def _table(self, index: int) -> pa.Table:
         if index not in self._tables:

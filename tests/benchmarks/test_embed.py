@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.answers import ANSWER
 from benchmarks.embed_measure import Measured
 from benchmarks.embed_report import Setting, summary_of
-from benchmarks.embed_sides import ANSWER
 from benchmarks.embed_tables import (
     Likeness,
     Row,

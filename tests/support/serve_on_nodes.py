@@ -70,7 +70,7 @@ def wait_for_all(client, before, seconds):
         try:
             if client.status().is_ready and len(client.processes()) == len(before):
                 return True
-        except Exception:  # noqa: BLE001, S110 - the controller itself may be what is away
+        except Exception:  # noqa: BLE001 - the controller itself may be what is away
             pass
         time.sleep(0.5)
     return False
