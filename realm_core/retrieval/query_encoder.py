@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,7 @@ from realm_core.storage.block_store import load_corpus
 from realm_core.storage.encoder_store import get_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tokenizers import Tokenizer
 
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
 MAX_QUERY_TOKENS = 94
 """Word pieces of a query without its two markers; the paper's query length is 96. Longer queries are cut."""
 MAX_SWAPS_DURING_A_SEARCH = 8
+LEAST_SECONDS = 0.01
+"""What a search is given at least when encoding has used up the time: it then says itself that it is late."""
 
 
 class QueryEncoder:
-    """Encodes and searches as one step: a swap between the two is noticed, and the query encoded again."""
+    """Encodes and searches as one step: a swap between the two is noticed, and the query encoded again.
+
+    May be used by several threads: they encode one after the other and search at the same time.
+    """
 
     def __init__(self, store: Store, search: SnapshotSearch, *, device: str = "cpu") -> None:
         self._store = store
@@ -38,6 +45,7 @@ class QueryEncoder:
         self._snapshot: SnapshotManifest | None = None
         self._engine: TorchEngine | None = None
         self._tokenizer: Tokenizer | None = None
+        self._lock = threading.Lock()
 
     def search_text(
         self,
@@ -48,11 +56,13 @@ class QueryEncoder:
         exclude_uids: Sequence[Uids] | None = None,
     ) -> SearchResult:
         """Top hits of B texts [B, K]; `exclude_uids` as `SnapshotSearch.search` takes them."""
-        self._use(self._search.live_snapshot())
-        assert self._tokenizer is not None
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        token_ids = [encoding.ids[:MAX_QUERY_TOKENS] for encoding in encodings]
-        return self.search_token_ids(token_ids, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids)
+        return self._search_encoded(
+            lambda: self._encode_texts(texts),
+            num_hits,
+            snapshot=None,
+            deadline_seconds=deadline_seconds,
+            exclude_uids=exclude_uids,
+        )
 
     def search_token_ids(
         self,
@@ -62,25 +72,54 @@ class QueryEncoder:
         deadline_seconds: float = 30.0,
         exclude_uids: Sequence[Uids] | None = None,
     ) -> SearchResult:
-        """Top hits of B tokenized queries [B, K], without their markers."""
+        """Top hits of B tokenized queries [B, K], without their markers.
+
+        Takes the snapshot of the last search for live, without asking; the answer says if it is not.
+        """
         arrays = [np.asarray(ids, dtype=np.uint16) for ids in token_ids]
+        return self._search_encoded(
+            lambda: self._encode(arrays),
+            num_hits,
+            snapshot=self._snapshot,
+            deadline_seconds=deadline_seconds,
+            exclude_uids=exclude_uids,
+        )
+
+    def _search_encoded(
+        self,
+        encode: Callable[[], np.ndarray],
+        num_hits: int,
+        *,
+        snapshot: SnapshotManifest | None,
+        deadline_seconds: float,
+        exclude_uids: Sequence[Uids] | None,
+    ) -> SearchResult:
+        deadline = time.monotonic() + deadline_seconds
         for _ in range(MAX_SWAPS_DURING_A_SEARCH):
-            if self._snapshot is None:
-                self._use(self._search.live_snapshot())
-            assert self._engine is not None and self._snapshot is not None
-            queries_BD = self._engine.encode_queries(arrays)
-            result = self._search.search(
-                queries_BD, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
-            )
-            if result.snapshot_id == self._snapshot.snapshot_id:
+            snapshot = snapshot or self._search.live_snapshot()
+            with self._lock:
+                self._use(snapshot)
+                queries_BD = encode()
+            seconds_left = max(LEAST_SECONDS, deadline - time.monotonic())
+            result = self._search.search(queries_BD, num_hits, deadline_seconds=seconds_left, exclude_uids=exclude_uids)
+            if result.snapshot_id == snapshot.snapshot_id:
                 return result
-            self._snapshot = None
+            snapshot = None
         raise ServiceUnavailableError(
             where="search",
             found=f"the live snapshot changed {MAX_SWAPS_DURING_A_SEARCH} times while one query was encoded",
             expected="swaps further apart than a query takes",
             action="Raise the refresh interval.",
         )
+
+    def _encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        assert self._tokenizer is not None
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return self._encode([np.asarray(encoding.ids[:MAX_QUERY_TOKENS], dtype=np.uint16) for encoding in encodings])
+
+    def _encode(self, token_ids: Sequence[np.ndarray]) -> np.ndarray:
+        assert self._engine is not None
+        return self._engine.encode_queries(token_ids)
 
     def _use(self, snapshot: SnapshotManifest) -> None:
         if self._snapshot is not None and self._snapshot.snapshot_id == snapshot.snapshot_id:

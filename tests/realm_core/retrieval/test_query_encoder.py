@@ -1,4 +1,6 @@
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,3 +92,31 @@ def test_an_encoder_with_another_vocabulary_is_refused(prepared, tmp_path):
     manifest = dataclasses.replace(manifests[0], corpus_digest=other.digest)
     with pytest.raises(EncoderError, match="expected tokenizer another"):
         QueryEncoder(store, Search([manifest], answers=[0])).search_text(["tower"], 1)
+
+
+def test_threads_search_at_the_same_time(prepared):
+    store, manifests = prepared
+    both = threading.Barrier(2, timeout=30)
+
+    class Meeting(Search):
+        def search(self, *arguments, **options):
+            both.wait()  # breaks, and so fails, where one search waits for the other to end
+            return super().search(*arguments, **options)
+
+    encoder = QueryEncoder(store, Meeting(manifests[:1], answers=[0, 0]))
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda text: encoder.search_text([text], 2), ["tower", "river"]))
+    assert [result.snapshot_id for result in results] == [manifests[0].snapshot_id] * 2
+
+
+def test_the_time_that_encoding_takes_is_the_caller_s(prepared):
+    store, manifests = prepared
+    seen = []
+
+    class Timed(Search):
+        def search(self, queries_BD, num_hits, *, deadline_seconds=30.0, exclude_uids=None):
+            seen.append(deadline_seconds)
+            return super().search(queries_BD, num_hits)
+
+    QueryEncoder(store, Timed(manifests[:1], answers=[0])).search_text(["tower"], 1, deadline_seconds=20.0)
+    assert 0 < seen[0] < 20.0
