@@ -7,7 +7,7 @@ shards of one snapshot, whole. What each process does is in `cluster.retrieval`.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import ray
@@ -31,6 +31,8 @@ from realm_core.errors import RealmError, UsageError
 from realm_core.storage.snapshots import load_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from realm_core.storage.files import Store
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "SwapMemory",
     "SwapMode",
     "SwapResult",
+    "service_is_running",
+    "service_left_as_found",
     "start_service",
     "stop_service",
 ]
@@ -99,6 +103,28 @@ def stop_service() -> None:
         ray.kill(controller)
         return
     RetrievalClient.connect()
+
+
+def service_is_running() -> bool:
+    """True when this cluster has a service, ready or not."""
+    try:
+        ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def service_left_as_found() -> Iterator[None]:
+    """For runs that need the service while they last: one that is started within ends with the block, also on a cluster
+    that goes on; one that ran before goes on.
+    """
+    was_running = service_is_running()
+    try:
+        yield
+    finally:
+        if not was_running and service_is_running():
+            stop_service()
 
 
 def _require_same_store(running: ServiceConfig, wanted: ServiceConfig) -> None:

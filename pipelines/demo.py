@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.retrieval_service import start_service
+from cluster.retrieval_service import service_left_as_found, start_service
 from cluster.session import ray_session
 from pipelines.demo_inputs import encoder_path, excerpt_path, questions_path
 from pipelines.demo_report import demo_rows, report_data
@@ -119,7 +119,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         log = StageLog(store, f"demo/{key[:12]}")
         was_done = log.has("ask")
         if not was_done:
-            with ray_session(config.address):
+            with ray_session(config.address), service_left_as_found():
                 _run_stages(config, store, log, source, encoder, questions)
         _print_asked(log)
         _write_report(store, config, log)

@@ -12,7 +12,7 @@ from cluster.pretraining import PretrainPlan, pretrain_on_workers
 from cluster.refresh import IndexPlan
 from cluster.refresher import RefresherClient, RefresherConfig
 from cluster.resources import ResourcePlan, plan_resources
-from cluster.retrieval_service import RetrievalClient, start_service
+from cluster.retrieval_service import RetrievalClient, service_left_as_found, start_service
 from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
@@ -198,7 +198,12 @@ def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
 def _train(
     config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, questions: list[Question]
 ) -> None:
-    with ray_session(config.address), tempfile.TemporaryDirectory() as folder, Display() as display:
+    with (
+        ray_session(config.address),
+        service_left_as_found(),
+        tempfile.TemporaryDirectory() as folder,
+        Display() as display,
+    ):
         num_cpus, num_gpus = cluster_capacity()
         resources = plan_resources(
             num_cpus=num_cpus,

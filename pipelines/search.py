@@ -29,7 +29,7 @@ class SearchConfig:
     text: Annotated[str, tyro.conf.Positional]
     """What to search for."""
     store: str | None = None
-    """Where artifacts live: a local folder or an fsspec URL, which this process opens. Not needed with the other two."""
+    """Where artifacts live: a local folder or an fsspec URL; this process opens it. Not needed with the other two."""
     address: str | None = None
     """Ray cluster whose retrieval service answers (`auto`, `ray://...`)."""
     url: str | None = None

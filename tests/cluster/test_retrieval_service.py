@@ -8,7 +8,12 @@ import psutil
 import pytest
 from support.snapshots import DIMENSION, exact_block_ids
 
-from cluster.retrieval_service import RetrievalClient, start_service
+from cluster.retrieval_service import (
+    RetrievalClient,
+    service_is_running,
+    service_left_as_found,
+    start_service,
+)
 from realm_core.errors import ArtifactCorruptError, QueryError, ServiceUnavailableError, StoreError
 from realm_core.storage.snapshots import shard_path
 
@@ -126,3 +131,17 @@ def test_starting_twice_attaches(service, synthetic_store):
 def test_without_a_service_the_error_says_how_to_start_one(ray_cluster):
     with pytest.raises(ServiceUnavailableError, match="realm serve"):
         RetrievalClient.connect()
+
+
+def test_a_run_ends_the_service_that_it_started_also_when_it_fails(ray_cluster, synthetic_store):
+    synthetic_store.publish(seed=0, step=0)
+    with pytest.raises(ZeroDivisionError), service_left_as_found():
+        start_service(synthetic_store.store)
+        raise ZeroDivisionError
+    assert not service_is_running()
+
+
+def test_a_run_leaves_a_service_that_ran_before_it(service, synthetic_store):
+    with service_left_as_found():
+        start_service(synthetic_store.store)
+    assert service.search(queries(), 3).block_ids_BK.shape == (6, 3)
