@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import secrets
 import socket
 import threading
+import time
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
+from cluster.retrieval.batching import too_late
 from realm_core.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
     DeadlineExceededError,
     OverloadedError,
     QueryError,
@@ -38,8 +46,16 @@ MAX_HITS = 1_000
 MAX_QUERIES = 1_000
 MAX_BODY_BYTES = 32 << 20
 MAX_DEADLINE_SECONDS = 300.0
+MAX_TEXT_CHARACTERS = 10_000
+"""A query is cut to 94 word pieces all the same."""
 DEADLINE_SECONDS = 30.0
+NUM_SEARCH_THREADS = 64
+MAX_WAITING_SEARCHES = 1_024
+READY_SECONDS = 5.0
+"""What the controller has for saying how the service is."""
 
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+SnapshotId = Annotated[str, Query(pattern=r"^[\w-]{1,100}$", description="by default the live one")]
 NumHits = Annotated[int, Field(ge=1, le=MAX_HITS)]
 DeadlineSeconds = Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS)]
 FieldName = Literal["uid", "document_id", "title", "body", "title_token_ids", "body_token_ids"]
@@ -54,12 +70,16 @@ BLOCK_FIELDS: tuple[FieldName, ...] = (
 
 _STATUS = (
     (QueryError, HTTPStatus.BAD_REQUEST),
+    (ArtifactCorruptError, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (ArtifactMissingError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (OverloadedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (DeadlineExceededError, HTTPStatus.GATEWAY_TIMEOUT),
     (ServiceUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StoreError, HTTPStatus.NOT_FOUND),
 )
 RETRY_AFTER_SECONDS = 1
+MAX_PROBLEMS = 5
+"""Of a malformed request, as many as are told."""
 
 
 class SearchRequest(BaseModel):
@@ -67,7 +87,7 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    texts: Annotated[list[str], Field(max_length=MAX_QUERIES)] | None = None
+    texts: Annotated[list[Text], Field(max_length=MAX_QUERIES)] | None = None
     query_embeddings: Annotated[list[list[float]], Field(max_length=MAX_QUERIES)] | None = None
     k: NumHits = 5
     deadline_seconds: DeadlineSeconds = DEADLINE_SECONDS
@@ -85,6 +105,31 @@ def make_app(client: RetrievalClient, *, token: str | None, is_loopback: bool) -
     _add_search(app, client)
     _add_blocks_and_health(app, client)
     return app
+
+
+class ErrorAnswer(BaseModel):
+    """Why there is no answer; the four facts where it is an error of the service's own."""
+
+    error: str
+    where: str | None = None
+    found: str | None = None
+    expected: str | None = None
+    action: str | None = None
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": what}
+    for status, what in (
+        ("default", "an error"),
+        (400, "what makes no sense"),
+        (401, "no token, or a wrong one"),
+        (404, "no such block or snapshot"),
+        (413, "too large a body"),
+        (500, "a damaged store, or a fault of the program"),
+        (503, "not ready, or too busy: try again"),
+        (504, "no answer by the deadline"),
+    )
+}
 
 
 class HttpApi:
@@ -182,47 +227,88 @@ def _explain_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        return _error(HTTPStatus.BAD_REQUEST, "; ".join(problems))
+        more = f"; {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        return _error(HTTPStatus.BAD_REQUEST, "; ".join(problems[:MAX_PROBLEMS]) + more)
 
-    @app.exception_handler(404)
-    async def unknown(request: Request, _: Exception) -> JSONResponse:
-        return _error(HTTPStatus.NOT_FOUND, f"no {request.url.path}; /docs lists what there is")
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        what = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+        return _error(HTTPStatus(error.status_code), what, headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:  # uvicorn logs its traceback
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}; the log of the front has it")
+
+
+class _Searches:
+    """Runs searches in threads of their own, so that whatever else is asked for is answered while they wait."""
+
+    def __init__(self, client: RetrievalClient) -> None:
+        self._client = client
+        self._num_waiting = 0
+        self._limiter: CapacityLimiter | None = None
+
+    async def run(self, request: SearchRequest) -> Response:
+        """The answer, as JSON that the thread has written."""
+        if self._num_waiting >= MAX_WAITING_SEARCHES:
+            raise OverloadedError(
+                where="/search",
+                found=f"{self._num_waiting:,} searches that wait already",
+                expected=f"fewer than {MAX_WAITING_SEARCHES:,}",
+                action="Send fewer at a time, many texts in each, and try again.",
+            )
+        self._limiter = self._limiter or CapacityLimiter(NUM_SEARCH_THREADS)  # takes a running event loop
+        self._num_waiting += 1
+        deadline = time.monotonic() + request.deadline_seconds
+        try:
+            body = await to_thread.run_sync(partial(self._search, request, deadline), limiter=self._limiter)
+        finally:
+            self._num_waiting -= 1
+        return Response(body, media_type="application/json")
+
+    def _search(self, request: SearchRequest, deadline: float) -> bytes:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise too_late(request.deadline_seconds)
+        excluded = None if request.exclude_uids is None else _uids(request.exclude_uids)
+        if request.texts is not None:
+            result = self._client.search_text(
+                request.texts, request.k, deadline_seconds=seconds_left, exclude_uids=excluded
+            )
+        else:
+            queries_BD = _as_array(request.query_embeddings or [])
+            result = self._client.search(queries_BD, request.k, deadline_seconds=seconds_left, exclude_uids=excluded)
+        return json.dumps(_answer(self._client, result, request.fields), ensure_ascii=False).encode()
 
 
 def _add_search(app: FastAPI, client: RetrievalClient) -> None:
-    @app.get("/search")
-    def search(
-        q: Annotated[str, Query(min_length=1, description="the text to search for")],
+    searches = _Searches(client)
+
+    @app.get("/search", responses=_RESPONSES)
+    async def search(
+        q: Annotated[str, Query(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text to search for")],
         k: NumHits = 5,
         deadline_seconds: DeadlineSeconds = DEADLINE_SECONDS,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """The blocks most relevant to a text, with their words."""
         if not q.strip():
             raise _bad_query("an empty text", "words")
-        result = client.search_text([q], k, deadline_seconds=deadline_seconds)
-        return _answer(client, result, ["title", "body"])
+        request = SearchRequest(texts=[q], k=k, deadline_seconds=deadline_seconds, fields=["title", "body"])
+        return await searches.run(request)
 
-    @app.post("/search")
-    def search_many(request: SearchRequest) -> dict[str, Any]:
+    @app.post("/search", responses=_RESPONSES)
+    async def search_many(request: SearchRequest) -> Response:
         """The blocks most relevant to each of many texts or query embeddings."""
         if (request.texts is None) == (request.query_embeddings is None):
             raise _bad_query("texts and query_embeddings, or neither", "one of them")
-        options: dict[str, Any] = {
-            "deadline_seconds": request.deadline_seconds,
-            "exclude_uids": None if request.exclude_uids is None else _uids(request.exclude_uids),
-        }
-        if request.texts is not None:
-            if not all(text.strip() for text in request.texts):
-                raise _bad_query("an empty text", "words in each text")
-            result = client.search_text(request.texts, request.k, **options)
-        else:
-            result = client.search(_as_array(request.query_embeddings or []), request.k, **options)
-        return _answer(client, result, request.fields)
+        if not all(text.strip() for text in request.texts or ()):
+            raise _bad_query("an empty text", "words in each text")
+        return await searches.run(request)
 
 
 def _add_blocks_and_health(app: FastAPI, client: RetrievalClient) -> None:
-    @app.get("/blocks/{block_id}")
-    def block(block_id: int, snapshot: str | None = None) -> JSONResponse:
+    @app.get("/blocks/{block_id}", responses=_RESPONSES)
+    def block(block_id: int, snapshot: SnapshotId | None = None) -> JSONResponse:
         """A block of the live snapshot's corpus, or of another snapshot's."""
         snapshot_id = snapshot or client.live_snapshot().snapshot_id
         corpus_digest = client.corpus_of(snapshot_id)
@@ -236,17 +322,19 @@ def _add_blocks_and_health(app: FastAPI, client: RetrievalClient) -> None:
         return JSONResponse({"block_id": block_id, "snapshot": snapshot_id, **record})
 
     @app.get("/healthz")
-    def health() -> dict[str, str]:
-        """200 while this process answers and a router does."""
-        return {"snapshot": client.live_snapshot(deadline_seconds=5.0).snapshot_id}
+    async def health() -> dict[str, str]:
+        """200 while this process answers, whatever becomes of the others."""
+        return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses=_RESPONSES)
     def ready() -> JSONResponse:
         """200 when every router sees a process of every index shard; else 503."""
-        status = client.status()
-        healthy = [None if router is None else list(router.num_healthy_replicas) for router in status.routers]
-        code = HTTPStatus.OK if status.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return JSONResponse({"ready": status.is_ready, "healthy_replicas_by_router": healthy}, status_code=code)
+        status = client.status(timeout_seconds=READY_SECONDS)
+        down = status.what_is_down()
+        if down:
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(down), headers=headers)
+        return JSONResponse({"status": "ready", "live": status.snapshot.snapshot_id})
 
     @app.get("/snapshots")
     def snapshots() -> dict[str, Any]:

@@ -177,9 +177,9 @@ class RetrievalClient:
         memory: SwapMemory = self._ask_controller("memory_of_swap", 60.0, snapshot_id)
         return memory
 
-    def status(self) -> ServiceStatus:
+    def status(self, *, timeout_seconds: float = LOAD_TIMEOUT_SECONDS) -> ServiceStatus:
         """Waits until a snapshot is live, then says what the service has done."""
-        status: ServiceStatus = self._ask_controller("status", LOAD_TIMEOUT_SECONDS)
+        status: ServiceStatus = self._ask_controller("status", timeout_seconds)
         return status
 
     def processes(self) -> dict[str, int]:

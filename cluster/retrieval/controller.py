@@ -104,10 +104,20 @@ class ServiceStatus:
     @property
     def is_ready(self) -> bool:
         """True when every router answers and sees a process of every index shard."""
-        return all(
-            router is not None and bool(router.num_healthy_replicas) and min(router.num_healthy_replicas) > 0
-            for router in self.routers
-        )
+        return not self.what_is_down()
+
+    def what_is_down(self) -> list[str]:
+        """What keeps the service from being ready, in words."""
+        down = []
+        for number, router in enumerate(self.routers):
+            if router is None:
+                down.append(f"router {number} does not answer")
+            elif not router.num_healthy_replicas:
+                down.append(f"router {number} has not connected to the index shards yet")
+            else:
+                shards = [i for i, num_healthy in enumerate(router.num_healthy_replicas) if not num_healthy]
+                down += [f"index shard {i} has no healthy replica, as router {number} sees it" for i in shards]
+        return down
 
     @property
     def staleness_seconds(self) -> float:

@@ -11,6 +11,7 @@ import pytest
 from cluster.http_api import HttpApi, parse_address
 from pipelines.http_search import search_http
 from realm_core.errors import (
+    ArtifactCorruptError,
     DeadlineExceededError,
     OverloadedError,
     QueryError,
@@ -32,18 +33,19 @@ class Client:
         self.store = store
         self.asked = {}
         self.go_on = threading.Event()
+        self.down = []
 
     def live_snapshot(self, *, deadline_seconds=30.0):
         return SimpleNamespace(snapshot_id="step-000001-x", encoder_step=1, num_rows=NUM_BLOCKS)
 
     def corpus_of(self, snapshot_id):
         if snapshot_id != "step-000001-x":
-            raise StoreError(**WORDS)
+            raise (ArtifactCorruptError if snapshot_id == "damaged" else StoreError)(**WORDS)
         return "corpus"
 
-    def status(self):
-        routers = (SimpleNamespace(num_healthy_replicas=(2, 1)), None)
-        return SimpleNamespace(is_ready=False, routers=routers)
+    def status(self, *, timeout_seconds):
+        assert timeout_seconds <= 10
+        return SimpleNamespace(what_is_down=lambda: self.down, snapshot=self.live_snapshot())
 
     def search_text(self, texts, num_hits, *, deadline_seconds, exclude_uids=None):
         errors = {"late": DeadlineExceededError, "busy": OverloadedError, "down": ServiceUnavailableError}
@@ -142,7 +144,8 @@ def test_many_texts_with_uids_left_out_and_token_ids_asked_for(make_api):
     assert status == 200
     assert [len(hits) for hits in answer["hits"]] == [NUM_BLOCKS] * 2, "missing hits are left out"
     assert answer["hits"][1][3] == {"block_id": 3, "relevance": 7.0, "uid": "03" * 20, "body_token_ids": [3, 7]}
-    assert client.asked == {"texts": ["a", "b"], "deadline_seconds": 2.0, "exclude_uids": [[b"\xab" * 20], []]}
+    assert 1 < client.asked.pop("deadline_seconds") < 2
+    assert client.asked == {"texts": ["a", "b"], "exclude_uids": [[b"\xab" * 20], []]}
 
 
 def test_query_embeddings_are_searched_as_float32(make_api):
@@ -168,6 +171,19 @@ def test_query_embeddings_are_searched_as_float32(make_api):
         ("/blocks/-1", None, 400),
         ("/blocks/x", None, 400),
         ("/blocks/1?snapshot=other", None, 404),
+        ("/blocks/1?snapshot=damaged", None, 500),
+        ("/blocks/1?snapshot=..%2F..%2Fsecret", None, 400),
+        ("/blocks/" + "9" * 30, None, 404),
+        ("/healthz", {}, 405),
+        ("/search?q=bug", None, 500),
+        ("/search?q=" + "a" * 10_001, None, 400),
+        ("/search", "\ud800", 400),
+        ("/search", {"texts": ["\ud800"]}, 400),
+        ("/search", {"texts": [""]}, 400),
+        ("/search", {"texts": ["a"], "deadline_seconds": 0}, 400),
+        ("/search", {"texts": ["a"], "exclude_uids": [[1]]}, 400),
+        ("/search", {"query_embeddings": [[]]}, 400),
+        ("/search", {"query_embeddings": [["x"] * 3] * 900}, 400),
         ("/search", {}, 400),
         ("/search", {"texts": ["a"], "query_embeddings": [[1, 2, 3]]}, 400),
         ("/search", {"texts": ["a"], "k": 1001}, 400),
@@ -211,9 +227,12 @@ def test_a_block_with_all_its_fields(make_api):
 
 
 def test_health_readiness_and_snapshots(make_api):
-    api, _ = make_api()
-    assert ask(api, "/healthz")[:2] == (200, {"snapshot": "step-000001-x"})
-    assert ask(api, "/readyz")[:2] == (503, {"ready": False, "healthy_replicas_by_router": [[2, 1], None]})
+    api, client = make_api()
+    assert ask(api, "/healthz")[:2] == (200, {"status": "alive"})
+    assert ask(api, "/readyz")[:2] == (200, {"status": "ready", "live": "step-000001-x"})
+    client.down = ["router 1 does not answer"]
+    status, answer, headers = ask(api, "/readyz")
+    assert (status, answer["error"], headers["Retry-After"]) == (503, "router 1 does not answer", "1")
     status, answer, _ = ask(api, "/snapshots")
     assert (status, answer["live"], answer["snapshots"]) == (200, "step-000001-x", [])
 
@@ -223,15 +242,55 @@ def test_openapi_lists_the_paths(make_api):
     assert set(answer["paths"]) == {"/search", "/blocks/{block_id}", "/healthz", "/readyz", "/snapshots"}
 
 
-def test_health_answers_while_a_search_waits(make_api):
+def test_errors_are_described_as_they_are(make_api):
+    _, answer, _ = ask(make_api()[0], "/openapi.json")
+    for path in ("/search", "/blocks/{block_id}"):
+        responses = answer["paths"][path]["get"]["responses"]
+        assert {"400", "401", "503", "504"} <= set(responses)
+        assert "422" not in responses
+        assert responses["400"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorAnswer")
+
+
+def test_the_rest_answers_while_more_searches_wait_than_there_are_threads(make_api):
     api, client = make_api()
-    waiting = threading.Thread(target=ask, args=(api, "/search?q=wait"))
-    waiting.start()
+    waiting = [threading.Thread(target=ask, args=(api, "/search?q=wait")) for _ in range(80)]
+    for thread in waiting:
+        thread.start()
     started = time.monotonic()
-    assert ask(api, "/healthz")[0] == 200
-    assert time.monotonic() - started < 5
+    assert [ask(api, path)[0] for path in ("/healthz", "/readyz", "/snapshots", "/blocks/1")] == [200] * 4
+    assert time.monotonic() - started < 10
     client.go_on.set()
-    waiting.join()
+    for thread in waiting:
+        thread.join()
+
+
+def test_a_search_that_waited_for_a_thread_until_its_deadline_is_late(make_api, monkeypatch):
+    monkeypatch.setattr("cluster.http_api.NUM_SEARCH_THREADS", 1)
+    api, client = make_api()
+    first = threading.Thread(target=ask, args=(api, "/search?q=wait"))
+    first.start()
+    time.sleep(0.3)
+    late = []
+    second = threading.Thread(target=lambda: late.append(ask(api, "/search?q=a&deadline_seconds=0.1")))
+    second.start()
+    time.sleep(0.5)
+    client.go_on.set()
+    first.join()
+    second.join()
+    assert late[0][0] == 504
+
+
+def test_more_waiting_searches_than_can_be_answered_are_refused(make_api, monkeypatch):
+    monkeypatch.setattr("cluster.http_api.MAX_WAITING_SEARCHES", 1)
+    api, client = make_api()
+    first = threading.Thread(target=ask, args=(api, "/search?q=wait"))
+    first.start()
+    time.sleep(0.3)
+    status, answer, headers = ask(api, "/search?q=a")
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert "searches that wait" in answer["found"]
+    client.go_on.set()
+    first.join()
 
 
 @pytest.mark.parametrize("path", ["/search?q=a", "/healthz", "/docs", "/openapi.json", "/nope"])

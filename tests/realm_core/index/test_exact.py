@@ -113,6 +113,21 @@ def test_block_by_block_the_same_rows_are_proposed(embeddings, queries, monkeypa
     assert rows_BN.tolist() == expected.indices.tolist()
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 3e4])
+def test_float16_products_find_the_same_bits(embeddings, queries, scale):
+    scaled = (embeddings * np.float32(scale)).astype(np.float32)
+    half = ExactSearcher.build(scaled, EXACT, device="cpu", dtype=torch.float16).search(queries, 10)
+    assert bits(half) == bits(ExactSearcher.build(scaled, EXACT, device="cpu").search(queries, 10))
+
+
+def test_float16_products_only_propose():
+    """500 rows closer together than float16 can tell."""
+    embeddings = (1.0 + 1e-4 * np.random.default_rng(3).standard_normal((500, 24))).astype(np.float32)
+    query = np.ones((1, 24), np.float32)
+    hits = ExactSearcher.build(embeddings, EXACT, device="cpu", dtype=torch.float16).search(query, 5)
+    assert bits(hits) == bits(exact_top_k(embeddings, query, 5))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_give_the_same_bits(embeddings, queries):
     on_cpu = ExactSearcher.build(embeddings, EXACT, device="cpu").search(queries, 10)
