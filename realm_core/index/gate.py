@@ -65,8 +65,8 @@ class GateReport:
                 where=where,
                 found="; ".join(f"{check.name} = {check.found}" for check in failed),
                 expected="; ".join(f"{check.name} {check.expected}" for check in failed),
-                action="The snapshot stays unpublished and the live one goes on. For recall, raise "
-                "num_leaves_searched of the index; for rows, uids or values, embed the named parts again.",
+                action="The snapshot stays unpublished and the live one goes on. For recall, lower --target-recall or "
+                "index with --kind exact; for rows, uids or values, embed the named parts again.",
             )
 
 

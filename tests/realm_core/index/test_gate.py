@@ -77,7 +77,7 @@ def test_a_report_names_every_check_that_failed_and_no_other():
     assert raised.value.where == "snapshot s1"
     assert raised.value.found == "row count = 99; recall@10 = 0.5"
     assert raised.value.expected == "row count 100; recall@10 >= 0.9"
-    assert "num_leaves_searched" in raised.value.action
+    assert "--target-recall" in raised.value.action
 
 
 def test_a_report_survives_json():
