@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.calls import get
@@ -13,19 +15,26 @@ from cluster.http_api import HttpApi, require_token
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient
 from cluster.retrieval.generation import HTTP_NAME
+from cluster.retrieval.shard_server import take_priority
 from cluster.session import NAMESPACE
-from realm_core.errors import RealmError
+from realm_core.errors import RealmError, ServiceUnavailableError
 
 START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+LOOK_SECONDS = 10.0
+RETRY_SECONDS = 0.1
 
 
 class HttpFront:
     """Holds the API; Ray starts it again, on the same address, when its process dies."""
 
     def __init__(self, address: str, token: str | None) -> None:
+        self._asked_for = (address, token)
         self._error: RealmError | None = None
+        self._api: HttpApi | None = None
+        take_priority()
         try:
-            self._api = HttpApi(address, RetrievalClient.connect(timeout_seconds=START_SECONDS), token)
+            self._api = HttpApi(address, _connect(), token)
         except RealmError as error:
             self._error = error  # a constructor's error would reach the caller as a dead actor, without its message
 
@@ -33,20 +42,49 @@ class HttpFront:
         """Where it answers; raises what its start raised."""
         if self._error is not None:
             raise self._error
+        assert self._api is not None
         return self._api.url
+
+    def answers_for(self, address: str, token: str | None) -> bool:
+        """True when it runs, and was started with this address and this token."""
+        return self._error is None and self._asked_for == (address, token)
+
+    def close(self) -> None:
+        """Answers what it was asked and gives the port back."""
+        if self._api is not None:
+            self._api.close()
+
+
+def _connect() -> RetrievalClient:
+    """The client; where Ray has started the front again, the controller may be starting again too."""
+    was_started_again = ray.get_runtime_context().was_current_actor_reconstructed
+    while True:
+        try:
+            return RetrievalClient.connect(timeout_seconds=START_SECONDS)
+        except RealmError:
+            if not was_started_again:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 HttpActor: Any = ray.remote(HttpFront)
 
 
 def start_http(address: str, token: str | None) -> str:
-    """Starts the front of the service on this cluster, on this machine, in place of one that runs; returns its URL.
+    """Starts the front of the service on this cluster, on this machine; returns its URL.
+
+    One that runs goes on if it has this address and this token, and gives way to a new one if not.
 
     Raises:
         UsageError: the address cannot be listened on, or asks for a token.
     """
     require_token(address, token)
-    stop_http()
+    running = _find()
+    if running is not None:
+        is_like = running.answers_for.remote(address, token)
+        if get(is_like, timeout_seconds=START_SECONDS, what="HTTP front"):
+            return str(get(running.url.remote(), timeout_seconds=START_SECONDS, what="HTTP front"))
+        stop_http()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = HttpActor.options(
         name=HTTP_NAME,
@@ -65,16 +103,38 @@ def start_http(address: str, token: str | None) -> str:
 
 
 def running_http() -> str | None:
-    """The URL of the front that runs on this cluster, if one does."""
-    try:
-        actor = ray.get_actor(HTTP_NAME, namespace=NAMESPACE)
-    except ValueError:
+    """The URL of the front that runs on this cluster, or that it does not answer; None where there is none."""
+    actor = _find()
+    if actor is None:
         return None
-    url: str = get(actor.url.remote(), timeout_seconds=START_SECONDS, what="HTTP front")
-    return url
+    try:
+        return str(get(actor.url.remote(), timeout_seconds=LOOK_SECONDS, what="HTTP front"))
+    except (RealmError, RayError):  # it is being started again, or its node is gone
+        return "does not answer"
 
 
 def stop_http() -> None:
-    """Ends the front, if one runs."""
-    with suppress(ValueError):
-        ray.kill(ray.get_actor(HTTP_NAME, namespace=NAMESPACE))
+    """Ends the front, if one runs; returns when its port is free."""
+    actor = _find()
+    if actor is None:
+        return
+    with suppress(RealmError, RayError):
+        get(actor.close.remote(), timeout_seconds=STOP_SECONDS, what="HTTP front")
+    ray.kill(actor)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _find() is not None:  # its name is free a moment later
+        if time.monotonic() > deadline:
+            raise ServiceUnavailableError(
+                where="HTTP front",
+                found=f"a process that has not ended in {STOP_SECONDS:g} s",
+                expected="its end",
+                action="Try again; `ray list actors` shows it.",
+            )
+        time.sleep(RETRY_SECONDS)
+
+
+def _find() -> Any:  # noqa: ANN401 - actor handles are untyped
+    try:
+        return ray.get_actor(HTTP_NAME, namespace=NAMESPACE)
+    except ValueError:
+        return None

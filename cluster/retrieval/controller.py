@@ -40,6 +40,7 @@ LOAD_TIMEOUT_SECONDS = 600.0
 DRAIN_TIMEOUT_SECONDS = 60.0
 ROUTER_TIMEOUT_SECONDS = 30.0
 FOLLOW_SECONDS = 2.0
+ROUTERS_SECONDS = 5.0
 RETRY_FAILED_SECONDS = 60.0
 
 
@@ -146,7 +147,7 @@ class RetrievalController:
         self._swapping = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._routers: list[Any] = []
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Returns when a snapshot is live: the one that routers serve already, else the store's current one.
@@ -160,8 +161,11 @@ class RetrievalController:
                 await self._adopt()
             if self._live is None:
                 await self._swap(await asyncio.to_thread(load_snapshot, self._store), "blue-green")
-            if self._config.follow and self._follower is None:
-                self._follower = asyncio.get_running_loop().create_task(self._follow())
+            if not self._tasks:
+                loop = asyncio.get_running_loop()
+                self._tasks.append(loop.create_task(self._keep_routers_current()))
+                if self._config.follow:
+                    self._tasks.append(loop.create_task(self._follow()))
 
     async def config(self) -> ServiceConfig:
         """Of the service that runs."""
@@ -224,8 +228,8 @@ class RetrievalController:
 
     async def stop(self) -> None:
         """Ends all processes of the service but this one."""
-        if self._follower is not None:
-            self._follower.cancel()
+        for task in self._tasks:
+            task.cancel()
         for router in await self.routers():
             ray.kill(router)
         await self._end_shards(keep=())
@@ -244,9 +248,9 @@ class RetrievalController:
         try:
             await self._flip(generation)
         except BaseException:
-            _end(generation)
+            if self._live is not generation:
+                _end(generation)
             raise
-        self._live = generation
         self._swaps.done += old is not None
         seconds = time.monotonic() - started
         if old is not None:
@@ -296,28 +300,30 @@ class RetrievalController:
         await _within(LOAD_TIMEOUT_SECONDS, [load(shard) for shard in shards], f"loading {manifest.snapshot_id}")
 
     async def _flip(self, generation: Generation) -> None:
-        """All routers connect to the new processes, then all flip; one that dies meanwhile asks when it is back."""
-        await self._tell_routers("prepare", generation)
-        self._live, old = generation, self._live
-        try:
-            await self._tell_routers("flip", generation.number)
-        except BaseException:
-            self._live = old
-            raise
+        """All routers connect to the new processes, then all flip.
 
-    async def _tell_routers(self, method: str, *arguments: Any) -> None:  # noqa: ANN401 - of any router method
+        From the first flip on there is no way back: a router that is not there, or does not answer, is brought along
+        when it is back.
+        """
+        for answer in await self._tell_routers("prepare", generation):
+            if not isinstance(answer, RayActorError | TimeoutError):
+                raise as_realm_error(answer)
+        self._live = generation
+        await self._tell_routers("flip", generation.number)
+
+    async def _tell_routers(self, method: str, *arguments: Any) -> list[BaseException]:  # noqa: ANN401 - of any router method
+        """Returns what went wrong, after it was logged."""
         calls = [getattr(router, method).remote(*arguments) for router in self._routers]
         answers = await asyncio.gather(
             *(asyncio.wait_for(call, ROUTER_TIMEOUT_SECONDS) for call in calls), return_exceptions=True
         )
-        for answer in answers:
-            if isinstance(answer, RayActorError | TimeoutError):
-                logger.warning("a router did not %s; it asks for the live snapshot when it is back", method)
-            elif isinstance(answer, BaseException):
-                raise as_realm_error(answer)
+        problems = [answer for answer in answers if isinstance(answer, BaseException)]
+        for problem in problems:
+            logger.warning("a router did not %s: %r", method, problem)
+        return problems
 
     async def _retire(self, old: Generation) -> None:
-        with suppress(TimeoutError, RayError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 await self._tell_routers("retire", old.number)
         _end(old)
@@ -341,7 +347,6 @@ class RetrievalController:
         if newest is None:
             return
         await self._flip(newest)
-        self._live = newest
 
     async def _end_shards(self, keep: Iterable[str]) -> None:
         names = await asyncio.to_thread(ray.util.list_named_actors)
@@ -361,6 +366,23 @@ class RetrievalController:
             scheduling_strategy="SPREAD",
             **LIGHT_OPTIONS,
         ).remote(self._config.token)
+
+    async def _keep_routers_current(self) -> None:
+        """Flips a router that was not there, or did not answer, when the others flipped."""
+        while True:
+            await asyncio.sleep(ROUTERS_SECONDS)
+            async with self._swapping:
+                live = self._live
+                assert live is not None
+                for number, router in enumerate(self._routers):
+                    status = await _or_none(router.status.remote())
+                    if status is None or status.generation in (None, live.number):
+                        continue  # away, or asking for what is live by itself, or current
+                    logger.warning("router %d serves an older generation; it is flipped", number)
+                    with suppress(RayError, TimeoutError):
+                        await asyncio.wait_for(router.prepare.remote(live), ROUTER_TIMEOUT_SECONDS)
+                        await asyncio.wait_for(router.flip.remote(live.number), ROUTER_TIMEOUT_SECONDS)
+                        await asyncio.wait_for(router.retire.remote(status.generation), ROUTER_TIMEOUT_SECONDS)
 
     async def _follow(self) -> None:
         """Makes whatever is published live; a snapshot that failed is tried again once a minute."""

@@ -29,6 +29,10 @@ class _DownError(Exception):
     """A replica did not answer."""
 
 
+class SnapshotGoneError(Exception):
+    """No replica of a shard answers, and another snapshot is live by now: ask that one."""
+
+
 class ReplicaLink:
     """Connections to one shard process; each carries one search at a time."""
 
@@ -116,6 +120,7 @@ class ShardLinks:
     def __init__(self, replicas: list[ReplicaLink], name: str) -> None:
         self._replicas = replicas
         self._name = name
+        self._abandoned = asyncio.Event()
 
     async def connect(self) -> None:
         """Connects to all of them; raises what the first that fails raised."""
@@ -126,11 +131,14 @@ class ShardLinks:
 
         Raises:
             DeadlineExceededError: none answered by then.
+            SnapshotGoneError: none answers, and `abandon` was called.
             RealmError: what the shard raised.
         """
         while (seconds_left := deadline - asyncio.get_running_loop().time()) > 0:
             healthy = [replica for replica in self._replicas if replica.healthy.is_set()]
             if not healthy:
+                if self._abandoned.is_set():
+                    raise SnapshotGoneError
                 await self._wait_for_any(seconds_left)
                 continue
             replica = min(healthy, key=lambda replica: replica.num_in_flight)
@@ -150,13 +158,18 @@ class ShardLinks:
         """Replicas that answer."""
         return sum(replica.healthy.is_set() for replica in self._replicas)
 
+    def abandon(self) -> None:
+        """Another snapshot is live: searches here go on, but wait for no replica to come back."""
+        self._abandoned.set()
+
     def close(self) -> None:
         """Ends all connections."""
         for replica in self._replicas:
             replica.close()
 
     async def _wait_for_any(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(replica.healthy.wait()) for replica in self._replicas]
+        events = [self._abandoned, *(replica.healthy for replica in self._replicas)]
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:

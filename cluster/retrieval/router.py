@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from cluster.retrieval.batching import Batcher, BatchLimits
 from cluster.retrieval.generation import SERVICE_NAME, Generation
-from cluster.retrieval.links import ReplicaLink, ShardLinks
+from cluster.retrieval.links import ReplicaLink, ShardLinks, SnapshotGoneError
 from cluster.retrieval.metrics import RouterMetrics, RouterStatus
 from cluster.retrieval.shard_server import listen, take_priority
 from cluster.retrieval.wire import (
@@ -124,8 +124,11 @@ class RetrievalRouter:
 
     async def flip(self, number: int) -> None:
         """Makes a prepared generation the live one: batches that begin from now on are answered from it."""
-        self._live = self._connected[number]
+        old, self._live = self._live, self._connected[number]
         self._metrics.live(self._live.manifest)
+        if old is not None and old is not self._live:
+            for shard in old.shards:
+                shard.abandon()
 
     async def retire(self, number: int) -> None:
         """Returns when no batch is at that generation any more, and closes its connections."""
@@ -204,13 +207,17 @@ class RetrievalRouter:
     async def _search_batch(
         self, queries_BD: np.ndarray, num_hits: int, deadline: float
     ) -> tuple[SearchHits, SnapshotManifest]:
-        live = self._live
-        assert live is not None
-        validate_queries(queries_BD[:1], dimension=live.manifest.dimension, num_hits=num_hits)  # a swap came between
         self._metrics.batch(len(queries_BD))
         request = b"".join(search_request(queries_BD, num_hits, 0.0).parts())
-        async with live.in_flight():
-            hits = await asyncio.gather(*(shard.search(request, deadline) for shard in live.shards))
+        while True:
+            live = self._live
+            assert live is not None
+            # A swap may have come since the queries were taken.
+            validate_queries(queries_BD[:1], dimension=live.manifest.dimension, num_hits=num_hits)
+            with suppress(SnapshotGoneError):
+                async with live.in_flight():
+                    hits = await asyncio.gather(*(shard.search(request, deadline) for shard in live.shards))
+                break
         return (hits[0] if len(hits) == 1 else merge_top_k(hits, num_hits)), live.manifest
 
     async def _live_within(self, seconds: float) -> _Connected:

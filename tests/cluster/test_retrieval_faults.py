@@ -112,6 +112,26 @@ def test_everything_is_killed_and_the_current_snapshot_is_served_again(service, 
     np.testing.assert_array_equal(result.block_ids_BK, exact_block_ids(synthetic_store.embeddings(0), queries(), 5))
 
 
+def test_a_router_that_hangs_through_a_swap_serves_the_new_snapshot_afterwards(replicated, synthetic_store):
+    newer = synthetic_store.publish(seed=1, step=1).snapshot_id
+    victim = pids(replicated, "router-1")[0]
+    swap = threading.Thread(target=replicated.swap, args=(newer,))
+    with Callers(
+        replicated, dict.fromkeys(range(2), synthetic_store), deadline_seconds=120.0, num_callers=4
+    ) as callers:
+        os.kill(victim, signal.SIGSTOP)
+        swap.start()
+        wait_until(lambda: replicated.status().snapshot.snapshot_id == newer, seconds=100.0)
+        os.kill(victim, signal.SIGCONT)
+        swap.join()
+        live = replicated.status()
+        wait_until(lambda: {router.generation for router in replicated.status().routers if router} != {None})
+        wait_until(lambda: len({router and router.generation for router in replicated.status().routers}) == 1)
+    assert live.snapshot.snapshot_id == newer
+    callers.assert_all_right(at_least=4)
+    assert replicated.search(queries(), 3).snapshot_id == newer
+
+
 def test_a_shard_that_stays_away_is_named_when_the_deadline_passes(service):
     victim = pids(service, "shard-1-replica-0")[0]
     os.kill(victim, signal.SIGSTOP)

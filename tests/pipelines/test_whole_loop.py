@@ -1,6 +1,12 @@
 """The commands as a user runs them, on a tiny corpus, one after the other on one store."""
 
 import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -93,3 +99,89 @@ def test_more_candidates_than_blocks_are_refused_at_the_start(store, tiny_bert, 
         realm("pretrain", "--store", store.url, "--encoder", tiny_bert, "--num-candidates", 500)
     assert exit_info.value.code == 2
     assert "--num-candidates 500 over" in capsys.readouterr().err
+
+
+def start_realm(*arguments, environment=None):
+    """A command as a process of its own, which can be interrupted."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pipelines.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line_with(process, words):
+    """The first line of standard error with these words."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"no {words!r} in {seen}")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_on_this_machine_answers_http_follows_the_store_and_ends_when_it_is_told(store, end, capsys):
+    process = start_realm("serve", "--store", store.url, "--http", "127.0.0.1:0")
+    try:
+        url = line_with(process, "Ctrl-C ends it").split(" on ")[1].split(";")[0]
+        realm("search", "Who built the bridge of Redcliff?", "--url", url, "--num-hits", 2)
+        assert capsys.readouterr().out.count("relevance") == 2
+        realm("snapshots", "rollback", "--store", store.url)
+        assert "GB of mapped files live" in line_with(process, "swapping to")
+        assert load_snapshot(store).snapshot_id in line_with(process, "live: ")
+        process.send_signal(end)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "ended" in out
+    assert "1 answered, 0 failed" in out
+    assert load_snapshot(store).snapshot_id in out
+
+
+@contextmanager
+def cluster_of_others():
+    """Its address, and what a process needs in its environment to join it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**os.environ, **token, "PYTHONPATH": os.pathsep.join([".", "tests"])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-m", "support.cluster_of_others"], env=environment, **pipes)
+    try:
+        yield process.stdout.readline().strip(), token
+    finally:
+        process.communicate(timeout=60)
+
+
+def test_serve_on_a_cluster_of_others_starts_attaches_and_stops(store):
+    with cluster_of_others() as (address, token):
+
+        def run(*arguments):
+            process = start_realm(*arguments, environment={**token, "RAY_ADDRESS": address})
+            out, err = process.communicate(timeout=120)
+            return process.returncode, out, err
+
+        assert run("serve", "status")[0] == 1
+        code, out, err = run("serve", "--store", store.url, "--http", "127.0.0.1:0")
+        assert code == 0, err
+        assert "started" in out
+        code, out, err = run("serve", "--store", store.url, "--replicas", 2)
+        assert code == 0, err
+        assert "attached" in out
+        assert "--replicas 2 was asked for, it has 1" in " ".join(out.replace("│", " ").split())
+        code, out, err = run("search", "the tower of Ashford", "--address", address)
+        assert code == 0, err
+        assert "relevance" in out
+        code, out, err = run("serve", "status")
+        assert code == 0, err
+        assert "1 answered, 0 failed" in out
+        url = next(word for word in out.split() if word.startswith("http://"))
+        realm("search", "the tower of Ashford", "--url", url)
+        assert run("serve", "stop")[:1] == (0,)
+        code, out, err = run("serve", "status")
+        assert (code, "Start it with `realm serve" in err) == (1, True)
+        with pytest.raises(SystemExit):
+            realm("search", "the tower of Ashford", "--url", url)
