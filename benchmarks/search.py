@@ -25,7 +25,7 @@ from benchmarks.answering_process import AnsweringProcess
 from benchmarks.command import DATA, benchmark_parser, print_last_line, require_positive
 from benchmarks.embed_turns import num_threads_or_all
 from benchmarks.search_corpus import SearchTask, store_task, synthetic_task
-from benchmarks.search_indexes import SIDES, why_not
+from benchmarks.search_indexes import SIDES, SINGLE_INDEXES, why_not
 from benchmarks.search_tables import Measured, best_single, setting_text, summary, table
 from realm_core.storage.files import Store
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 ROWS, QUICK_ROWS, FEWEST_ROWS = 1_000_000, 50_000, 10_000
 TARGET_RECALL = 0.95
 SINGLES_PER_ROUND = 200
+FIRST_BATCHES = 3
+"""Rounds' worth of searching by which the best single index is found."""
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def measure_corpus(task: SearchTask, options: argparse.Namespace) -> dict[str, A
         for name in names:
             processes[name] = _process(name, "search", task, num_threads)
             stack.callback(processes[name].close)
-        best = _tune(sides, processes, options.target_recall)
+        best = _tune(sides, processes, options.target_recall, options.seconds)
         for number in range(options.rounds):
             _say(f"round {number + 1} of {options.rounds}")
             _measure_round(sides, processes, number, options.seconds)
@@ -99,11 +101,16 @@ def measure_corpus(task: SearchTask, options: argparse.Namespace) -> dict[str, A
     return summary(sides, best)
 
 
-def _tune(sides: dict[str, Measured], processes: dict[str, AnsweringProcess], target: float) -> Measured | None:
+def _tune(
+    sides: dict[str, Measured], processes: dict[str, AnsweringProcess], target: float, seconds: float
+) -> Measured | None:
     """Chooses all settings: the peers' for the target, ours for what the best single index then finds."""
     for name, side in sides.items():
         if not name.startswith("ours-"):
             _choose(side, processes[name], target)
+    for name in set(SINGLE_INDEXES) & set(sides):
+        batch = processes[name].ask("batch", setting=sides[name].setting, seconds=FIRST_BATCHES * seconds)
+        sides[name].first_rate = batch["queries_per_second"]
     best = best_single(sides, target)
     for name, side in sides.items():
         if name.startswith("ours-"):
@@ -114,7 +121,6 @@ def _tune(sides: dict[str, Measured], processes: dict[str, AnsweringProcess], ta
 def _choose(side: Measured, process: AnsweringProcess, target: float) -> None:
     answer = process.ask("tune", target=target)
     side.setting, side.tuned_recall = answer["setting"], answer["recall"]
-    side.tuned_seconds = answer["seconds"]
     _say(f"{side.side}: {setting_text(side.setting)}, recall@5 {side.tuned_recall:.4f} where {target:.4f} is wanted")
 
 

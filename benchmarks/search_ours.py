@@ -28,6 +28,7 @@ from realm_core.index.tuning import (
     count_found,
     curve,
     first_settings,
+    has_leaves,
     last_settings,
 )
 from realm_core.storage.block_store import ROWS_PER_PART
@@ -111,7 +112,8 @@ class OurShards:
                 measured = [_measure(shard, queries_BD, exact, settings) for shard in self._shards]
                 points += curve(measured, self._entries(), exact)
         chosen = choose(points, target_recall) or max(points, key=lambda point: point.recall_at_5)
-        return {"setting": chosen.setting.to_json(), "recall": chosen.recall_at_5}
+        setting = chosen.setting.to_json() if has_leaves(self._entries()) else {}
+        return {"setting": setting, "recall": chosen.recall_at_5}
 
     def _entries(self) -> list[ShardEntry]:
         return [

@@ -77,7 +77,7 @@ class Worker:
         """The fastest setting that finds so much, on queries of its own; the one that finds most if none does."""
         if hasattr(self._side, "tune"):
             chosen: dict[str, Any] = self._side.tune(target)
-            return chosen | {"seconds": self._measured(chosen["setting"])["seconds"]}
+            return chosen
         points = [self._measured(setting) for setting in self._side.settings()]
         return chosen_point(points, target)
 

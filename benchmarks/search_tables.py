@@ -26,8 +26,8 @@ class Measured:
     index_bytes: int
     setting: dict[str, Any] = field(default_factory=dict)
     tuned_recall: float = 0.0
-    tuned_seconds: float = 0.0
-    """Of all tuning queries with that setting."""
+    first_rate: float = 0.0
+    """Queries per second in batches with that setting, before the rounds."""
     recall: float = 0.0
     """At 5, on the test queries."""
     rates: list[float] = field(default_factory=list)
@@ -52,10 +52,10 @@ def rate_ratio(one: Measured, other: Measured) -> float:
 
 
 def best_single(sides: Mapping[str, Measured], target: float) -> Measured | None:
-    """The peers' single index that was fastest while tuning, of those that met the target; None without any."""
+    """The peers' single index that is fastest before the rounds, of those that met the target; None without any."""
     singles = [sides[name] for name in SINGLE_INDEXES if name in sides]
     enough = [side for side in singles if side.tuned_recall >= target]
-    return min(enough, key=lambda side: side.tuned_seconds, default=None)
+    return max(enough, key=lambda side: side.first_rate, default=None)
 
 
 def table(sides: Mapping[str, Measured], best: Measured | None) -> str:
