@@ -13,7 +13,7 @@ from realm_core.index.merge import top_hits
 from realm_core.index.searcher import SearchHits
 from realm_core.index.setting import DEFAULT_SETTING, SearchSetting
 
-_NUM_SPARE = 8
+_NUM_SPARE = 3
 """Hits that the library gives beyond those asked for: among equals, the smaller row may be one of them."""
 
 

@@ -15,7 +15,7 @@ ResolvedKind = Literal["exact", "flat", "faiss", "scann"]
 FLAT_MAX_ROWS = 50_000
 """Up to here all rows are compared: more than 4,000 queries a second on two cores, no training, recall 1."""
 
-FEW_ROWS = 5_000
+FEW_ROWS = 2_000
 """Up to here also where `faiss` or `scann` is asked for: there are too few rows to cluster."""
 
 MIN_ROWS_PER_LEAF = 39

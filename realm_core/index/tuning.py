@@ -26,10 +26,10 @@ RECALL_AT = (1, 5, 10)
 TARGET_AT = 5
 """The target is of recall@5: a reader reads about as many blocks."""
 
-NUMS_REORDERED = (20, 32, 64, 128, 256)
+NUMS_REORDERED = (13, 16, 20, 26, 32, 48, 64, 128, 256)
 FIRST_FRACTIONS = tuple(2.0 ** (-n / 2) for n in range(24, 5, -1))
 """1/4096 to 1/8 of the leaves, half as much again each time."""
-LAST_FRACTIONS = (1 / 4, 1 / 2, 1.0)
+LAST_FRACTIONS = (2**-2.5, 1 / 4, 2**-1.5, 1 / 2, 2**-0.5, 1.0)
 """Tried only where no other is enough: they cost more than all others together."""
 
 _NANOSECONDS_PER_LEAF = 3.0

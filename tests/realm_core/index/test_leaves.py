@@ -39,14 +39,14 @@ def test_a_query_whose_leaves_are_empty_is_searched_again_in_all_of_them():
     look = TenLeaves()
     hits = search_leaves(look, np.array([[0.0], [1.0], [0.0]]), 4, SETTING)
     assert hits.rows_BK.tolist() == [[0, 1, 2, 3]] * 3
-    assert look.looks == [("10 leaves, 15 reordered", 3, 12), ("everywhere", 1, 12)]
+    assert look.looks == [("6 leaves, 15 reordered", 3, 7), ("everywhere", 1, 7)]
 
 
 def test_nothing_is_searched_again_when_nothing_is_missing():
     look = TenLeaves()
     hits = search_leaves(look, np.array([[0.0]]), 2, SETTING)
     assert hits.rows_BK.tolist() == [[0, 1]]
-    assert look.looks == [("8 leaves, 15 reordered", 1, 10)]
+    assert look.looks == [("4 leaves, 15 reordered", 1, 5)]
 
 
 def test_more_hits_than_rows_finds_every_row_and_pads():
