@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import tyro
@@ -15,19 +17,23 @@ from cluster.http_front import running_http, start_http
 from cluster.retrieval_service import (
     RetrievalClient,
     RouterStatus,
+    ServiceConfig,
     ServiceStatus,
     SwapMode,
+    service_is_running,
     start_service,
     stop_service,
 )
 from cluster.session import joins_a_cluster, ray_session
-from pipelines.display import say
+from pipelines.display import print_table, say
 from pipelines.validation import at_least
 from realm_core.errors import RealmError, ServiceUnavailableError, UsageError
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import load_snapshot
 
 SECONDS_BETWEEN_LOOKS = 2.0
+STATUS_SECONDS = 60.0
+"""What a service that is starting has for it."""
 TOKEN_VARIABLE = "REALM_HTTP_TOKEN"  # noqa: S105 - the name of a variable
 
 
@@ -110,7 +116,9 @@ def run_serve(config: ServeConfig, *, stop: threading.Event | None = None) -> Se
             stop_service()
             return ServeReport(status=None, processes={}, http_url=None, what="stopped")
         report = _report(client, "runs")
-        _require_ready(report)
+        if not report.status or not report.status.is_ready:
+            print_table("serve", report.rows())
+            raise _not_ready(report.status)
         return report
 
 
@@ -119,15 +127,16 @@ def _start(config: ServeConfig, stop: threading.Event) -> ServeReport:
     store = Store(config.store)
     load_snapshot(store)
     with ray_session(config.address):
-        was_running = _is_running()
+        was_running = service_is_running()
         client = start_service(
             store, replicas=config.replicas, routers=config.routers, follow=config.follow, swap=config.swap
         )
         if config.http is not None:
             start_http(config.http, os.environ.get(TOKEN_VARIABLE))
-        what = "was running already: attached, and left as it is" if was_running else "started"
         if joins_a_cluster(config.address):
-            return _report(client, what)
+            report = _report(client, "started")
+            assert report.status is not None
+            return replace(report, what=attached_text(config, report.status.config)) if was_running else report
         return _serve_here(client, stop)
 
 
@@ -137,13 +146,27 @@ def _serve_here(client: RetrievalClient, stop: threading.Event) -> ServeReport:
     say(f"serving {client.live_snapshot().snapshot_id}" + (f" on {url}" if url else "") + "; Ctrl-C ends it")
     watcher = _SwapWatcher(client)
     try:
-        while not stop.wait(SECONDS_BETWEEN_LOOKS):
-            watcher.look()
+        with _terminated_sets(stop):
+            while not stop.wait(SECONDS_BETWEEN_LOOKS):
+                watcher.look()
     except KeyboardInterrupt:
         say("")
     report = _report(client, "ended")
     stop_service()
     return report
+
+
+@contextmanager
+def _terminated_sets(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM ends the block in order, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _SwapWatcher:
@@ -173,39 +196,44 @@ class _SwapWatcher:
             say(f"swap failed, the live snapshot goes on: {self._failed}")
 
 
-def _is_running() -> bool:
-    try:
-        RetrievalClient.connect()
-    except ServiceUnavailableError:
-        return False
-    return True
-
-
 def _report(client: RetrievalClient, what: str) -> ServeReport:
-    return ServeReport(status=client.status(), processes=client.processes(), http_url=running_http(), what=what)
+    status = client.status(timeout_seconds=STATUS_SECONDS)
+    return ServeReport(status=status, processes=client.processes(), http_url=running_http(), what=what)
 
 
-def _require_ready(report: ServeReport) -> None:
-    assert report.status is not None
-    if not report.status.is_ready:
-        down = [f"{name}: {value}" for name, value in report.rows() if name.startswith("router ")]
-        raise ServiceUnavailableError(
-            where="realm serve status",
-            found="; ".join(down),
-            expected="every router up, with a healthy replica of every index shard",
-            action="A process that died is restarted by itself; look again in a few seconds, then at `ray status`.",
-        )
+def attached_text(wanted: ServeConfig, running: ServiceConfig) -> str:
+    """Says that a service ran already, and in what it is not the one that was asked for."""
+    differences = [
+        f"--{name} {getattr(wanted, name)} was asked for, it has {getattr(running, name)}"
+        for name in ("replicas", "routers", "follow", "swap")
+        if getattr(wanted, name) != getattr(running, name)
+    ]
+    text = "was running already: attached, and left as it is"
+    if not differences:
+        return text
+    return f"{text} ({'; '.join(differences)}; to change that: realm serve stop, and start it again)"
+
+
+def _not_ready(status: ServiceStatus | None) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        where="realm serve status",
+        found="; ".join(status.what_is_down()) if status else "no status",
+        expected="every router up, with a healthy replica of every index shard",
+        action="A process that died is restarted by itself; look again in a few seconds, then at `ray status`.",
+    )
 
 
 def status_rows(status: ServiceStatus, processes: Mapping[str, int], http_url: str | None) -> list[tuple[str, object]]:
     """The table of `realm serve status`."""
     config = status.config
     answered = status.num_searches - status.num_failed_searches
+    down = status.what_is_down()
     rows: list[tuple[str, object]] = [
         ("store", config.store_url),
         ("live snapshot", f"{status.snapshot.snapshot_id}, {status.snapshot.num_rows:,} rows"),
         ("encoder step", status.snapshot.encoder_step),
-        ("staleness", f"{status.staleness_seconds:,.0f} s since the encoder left training"),
+        ("staleness", _staleness_text(status)),
+        ("ready", "no: " + "; ".join(down) if down else "yes"),
         ("index shards", f"{status.num_shards}, {config.replicas} replicas of each"),
         ("follows the store", f"yes, {config.swap}" if config.follow else "no"),
         ("searches", f"{answered:,} answered, {status.num_failed_searches:,} failed"),
@@ -221,13 +249,20 @@ def status_rows(status: ServiceStatus, processes: Mapping[str, int], http_url: s
     return rows
 
 
+def _staleness_text(status: ServiceStatus) -> str:
+    if not status.snapshot.encoder_saved_at_seconds:
+        return "unknown: the snapshot does not say when its encoder left training"
+    return f"{status.staleness_seconds:,.0f} s since the encoder left training"
+
+
 def router_text(router: RouterStatus | None) -> str:
     """One router in a line."""
     if router is None:
         return "does not answer"
     batch = router.num_queries / router.num_batches if router.num_batches else 0.0
     return (
-        f"healthy replicas {list(router.num_healthy_replicas)}, {router.queries_per_second:,.1f} queries/s, "
+        f"healthy replicas by index shard {list(router.num_healthy_replicas)}, "
+        f"{router.queries_per_second:,.1f} queries/s, "
         f"p50 {1e3 * router.latency_p50_seconds:.1f} ms, p99 {1e3 * router.latency_p99_seconds:.1f} ms, "
         f"{batch:.1f} queries a batch, {router.num_waiting_queries:,} waiting"
     )

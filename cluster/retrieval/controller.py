@@ -197,8 +197,6 @@ class RetrievalController:
                 self._swaps.last_failed = f"to {snapshot_id} after {time.monotonic() - started:.1f} s: {error}"
                 self._swaps.failed_id, self._swaps.failed_at = snapshot_id, time.monotonic()
                 raise
-            finally:
-                self._swaps.upcoming = self._swaps.upcoming_memory = ""
 
     async def status(self) -> ServiceStatus:
         """Returns when a snapshot is live."""
@@ -236,14 +234,23 @@ class RetrievalController:
 
     async def _swap(self, manifest: SnapshotManifest, mode: SwapMode) -> SwapResult:
         started = time.monotonic()
-        old = self._live
-        previous = old.manifest.snapshot_id if old else None
+        previous = self._live.manifest.snapshot_id if self._live else None
         if previous == manifest.snapshot_id:
             return SwapResult(manifest.snapshot_id, previous, True, time.monotonic() - started)
         memory = self._memory_of(manifest)
-        self._swaps.upcoming, self._swaps.upcoming_memory = manifest.snapshot_id, str(memory)
         memory.require_room(mode, manifest.snapshot_id)
+        self._swaps.upcoming, self._swaps.upcoming_memory = manifest.snapshot_id, str(memory)
         logger.info("swap to %s: %s", manifest.snapshot_id, memory)
+        try:
+            return await self._swap_to(manifest, mode, memory, started)
+        finally:
+            self._swaps.upcoming = self._swaps.upcoming_memory = ""
+
+    async def _swap_to(
+        self, manifest: SnapshotManifest, mode: SwapMode, memory: SwapMemory, started: float
+    ) -> SwapResult:
+        old = self._live
+        previous = old.manifest.snapshot_id if old else None
         generation = await self._start_shards(manifest, mode)
         try:
             await self._flip(generation)

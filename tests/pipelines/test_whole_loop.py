@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -103,9 +104,9 @@ def test_more_candidates_than_blocks_are_refused_at_the_start(store, tiny_bert, 
 
 def start_realm(*arguments, environment=None):
     """A command as a process of its own, which can be interrupted."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pipelines.cli import main; main()"
+    can_be_interrupted = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-c", f"{can_be_interrupted}; from pipelines.cli import main; main()", *map(str, arguments)],
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,29 +115,37 @@ def start_realm(*arguments, environment=None):
 
 
 def line_with(process, words):
-    """The first line of standard error with these words."""
+    """The first line of standard error with these words; ends the process where none comes in two minutes."""
     seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if words in line:
-            return line
+    timer = threading.Timer(120, process.kill)
+    timer.start()
+    try:
+        for line in process.stderr:
+            seen.append(line)
+            if words in line:
+                return line
+    finally:
+        timer.cancel()
     raise AssertionError(f"no {words!r} in {seen}")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_serve_on_this_machine_answers_http_follows_the_store_and_ends_when_it_is_told(store, end, capsys):
+@pytest.mark.parametrize(("end", "num_shards"), [(signal.SIGINT, 1), (signal.SIGTERM, 3)])
+def test_serve_on_this_machine_answers_http_follows_the_store_and_ends_when_it_is_told(store, end, num_shards, capsys):
     process = start_realm("serve", "--store", store.url, "--http", "127.0.0.1:0")
     try:
         url = line_with(process, "Ctrl-C ends it").split(" on ")[1].split(";")[0]
         realm("search", "Who built the bridge of Redcliff?", "--url", url, "--num-hits", 2)
         assert capsys.readouterr().out.count("relevance") == 2
-        realm("snapshots", "rollback", "--store", store.url)
-        assert "GB of mapped files live" in line_with(process, "swapping to")
+        realm("index", "--store", store.url, "--num-shards", num_shards)
+        line = line_with(process, "swapping to")
+        assert load_snapshot(store).snapshot_id in line
+        assert "GB of mapped files live" in line
         assert load_snapshot(store).snapshot_id in line_with(process, "live: ")
         process.send_signal(end)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 0, err
     assert "ended" in out
     assert "1 answered, 0 failed" in out
