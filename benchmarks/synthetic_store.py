@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.display import Display
     from realm_core.storage.files import Store
 
-PRECISION = "bf16"
+PRECISION = "bf16/float16"
 """Stored as float16."""
 
 
