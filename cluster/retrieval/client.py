@@ -23,7 +23,6 @@ from cluster.session import NAMESPACE
 from realm_core.errors import DeadlineExceededError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
 from realm_core.retrieval.block_fields import BlockFields
-from realm_core.retrieval.query_encoder import QueryEncoder
 from realm_core.retrieval.snapshot_search import SearchResult
 from realm_core.retrieval.uid_exclusion import UidExclusion, Uids
 from realm_core.storage.files import Store
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cluster.retrieval.memory import SwapMemory, SwapMode
+    from realm_core.retrieval.query_encoder import QueryEncoder
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 30.0
@@ -120,12 +120,18 @@ class RetrievalClient:
         exclude_uids: Sequence[Uids] | None = None,
     ) -> SearchResult:
         """`search` for texts, which this process embeds with the live snapshot's encoder."""
+        return self._query_encoder().search_text(
+            texts, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
+        )
+
+    def _query_encoder(self) -> QueryEncoder:
+        # Imported here: torch takes seconds, and the service's own processes embed nothing.
+        from realm_core.retrieval.query_encoder import QueryEncoder
+
         with self._encoder_lock:
             if self._encoder is None:
                 self._encoder = QueryEncoder(self._store, self)
-            return self._encoder.search_text(
-                texts, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
-            )
+            return self._encoder
 
     def blocks(self, result: SearchResult, fields: Sequence[str] = ("title", "body")) -> dict[str, list[list[Any]]]:
         """Fields of the hits' block records, `[B][K]` each; see `realm_core.retrieval.block_fields`.
