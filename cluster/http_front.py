@@ -11,13 +11,13 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.calls import get
-from cluster.http_api import HttpApi, require_token
+from cluster.http_api import HttpApi, parse_address, require_token
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient
 from cluster.retrieval.generation import HTTP_NAME
 from cluster.retrieval.shard_server import take_priority
 from cluster.session import NAMESPACE
-from realm_core.errors import RealmError, ServiceUnavailableError
+from realm_core.errors import RealmError, ServiceUnavailableError, UsageError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -100,6 +100,17 @@ def start_http(address: str, token: str | None) -> str:
         ray.kill(actor)
         raise
     return url
+
+
+def _require_same_address(running_url: str, address: str) -> None:
+    running = parse_address(running_url.removeprefix("http://"))
+    if running != parse_address(address):
+        raise UsageError(
+            where=f"--http {address}",
+            found=f"an HTTP front of the service on {running_url} already",
+            expected="none, or one on that address",
+            action="Leave --http out, or end the service first: realm serve stop.",
+        )
 
 
 def running_http() -> str | None:

@@ -15,6 +15,7 @@ from realm_core.errors import UsageError
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
 from realm_core.retrieval.snapshot_search import LocalSnapshotSearch
 from realm_core.storage.files import Store
+from realm_core.storage.snapshots import resolve_snapshot_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,8 @@ def open_search(
     if address is None:
         assert store_url is not None, "checked with the configuration"
         store = Store(store_url)
-        with closing(LocalSnapshotSearch(store, snapshot)) as search:
+        snapshot_id = None if snapshot is None else resolve_snapshot_id(store, snapshot)
+        with closing(LocalSnapshotSearch(store, snapshot_id)) as search:
             yield store, search
         return
     from cluster.retrieval_service import RetrievalClient

@@ -20,7 +20,7 @@ from cluster.retrieval.batching import too_late
 from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS, ServiceStatus, SwapResult
 from cluster.retrieval.generation import SERVICE_NAME
 from cluster.session import NAMESPACE
-from realm_core.errors import DeadlineExceededError, RealmError, ServiceUnavailableError
+from realm_core.errors import DeadlineExceededError, QueryError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
 from realm_core.retrieval.block_fields import BlockFields
 from realm_core.retrieval.snapshot_search import SearchResult
@@ -120,6 +120,7 @@ class RetrievalClient:
         exclude_uids: Sequence[Uids] | None = None,
     ) -> SearchResult:
         """`search` for texts, which this process embeds with the live snapshot's encoder."""
+        require_texts(texts)
         return self._query_encoder().search_text(
             texts, num_hits, deadline_seconds=deadline_seconds, exclude_uids=exclude_uids
         )
@@ -313,6 +314,20 @@ GRACE_SECONDS = 1.0
 """The router itself says which shard is late; only if it says nothing does the connection end the wait."""
 
 
+def require_texts(texts: Sequence[str]) -> None:
+    """Raises `QueryError` for one text in place of several, and for a text without words."""
+    wrong = (
+        "one text" if isinstance(texts, str) else "a text without words" if any(not t.strip() for t in texts) else ""
+    )
+    if wrong:
+        raise QueryError(
+            where="search_text",
+            found=wrong,
+            expected="a list of texts, words in each",
+            action="Wrap a single text in a list; leave empty ones out.",
+        )
+
+
 def ray_client_is_used() -> bool:
     """True in a driver that joined the cluster through `ray://`, which sees nothing of it but Ray's proxy."""
     return bool(ray.util.client.ray.is_connected())
@@ -321,7 +336,12 @@ def ray_client_is_used() -> bool:
 def _require_cluster() -> None:
     """Raises `ServiceUnavailableError` outside a Ray cluster, where a call to an actor would start one."""
     if not ray.is_initialized():
-        raise _not_there("a process that has joined no Ray cluster, or left it")
+        raise ServiceUnavailableError(
+            where="retrieval service",
+            found="a process that has joined no Ray cluster, or left it",
+            expected="a driver, task or actor of the cluster that the service runs on",
+            action='Join it first: ray.init("auto"), or its address. `realm serve status` shows the service.',
+        )
 
 
 def _not_there(found: str) -> ServiceUnavailableError:

@@ -201,7 +201,7 @@ class RetrievalRouter:
             queries_BD = validate_queries(queries_BD, dimension=live.manifest.dimension, num_hits=num_hits)
             if not len(queries_BD):
                 return no_hits(0, num_hits), live.manifest
-            seconds_left = deadline_seconds - (time.monotonic() - started)
+            seconds_left = max(0.0, deadline_seconds - (time.monotonic() - started))
             return await self._batcher.submit(queries_BD, num_hits, seconds_left)
 
     async def _search_batch(

@@ -78,5 +78,5 @@ def setting_text(setting: SearchSetting, shards: Sequence[ShardEntry]) -> str:
     """The setting in words, for a report."""
     kinds = ", ".join(sorted({shard.kind for shard in shards}))
     if kinds in ("exact", "flat"):
-        return f"{kinds}: all rows compared"
+        return f"{kinds}: all rows compared" + (", as there are few a shard" if kinds == "flat" else "")
     return f"{kinds}: {setting.leaf_fraction:.3%} of the leaves, {setting.num_reordered} candidates reordered"

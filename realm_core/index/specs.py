@@ -106,7 +106,7 @@ def leaves_for(num_rows: int) -> int:
     """About `4 * sqrt(rows)` clusters, a power of two: 4,096 for a million rows, 16,384 for all of Wikipedia.
 
     How many leaves must be looked into for a recall follows from the embeddings, hardly from the number of leaves, so
-    that more of them means fewer rows read; training costs their square. See docs/serving.md for figures.
+    that more of them means fewer rows read; training costs their square; docs/serving.md has figures.
     """
     wanted = round(math.log2(4 * math.sqrt(num_rows)))
     trainable = math.floor(math.log2(max(1.0, num_rows / (2 * MIN_ROWS_PER_LEAF))))
