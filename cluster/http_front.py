@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -29,7 +30,7 @@ class HttpFront:
     """Holds the API; Ray starts it again, on the same address, when its process dies."""
 
     def __init__(self, address: str, token: str | None) -> None:
-        self._asked_for = (address, token)
+        self._address, self._token = address, token
         self._error: RealmError | None = None
         self._api: HttpApi | None = None
         take_priority()
@@ -45,9 +46,17 @@ class HttpFront:
         assert self._api is not None
         return self._api.url
 
-    def answers_for(self, address: str, token: str | None) -> bool:
-        """True when it runs, and was started with this address and this token."""
-        return self._error is None and self._asked_for == (address, token)
+    def asked_for(self) -> str:
+        """The address that it was started with, also where its port is of the system's choice."""
+        return self._address
+
+    def has_token(self, token: str | None) -> bool:
+        """True when it runs, and with this token."""
+        return self._error is None and self._token == token
+
+    def process_id(self) -> int:
+        """Of the front."""
+        return os.getpid()
 
     def close(self) -> None:
         """Answers what it was asked and gives the port back."""
@@ -73,16 +82,18 @@ HttpActor: Any = ray.remote(HttpFront)
 def start_http(address: str, token: str | None) -> str:
     """Starts the front of the service on this cluster, on this machine; returns its URL.
 
-    One that runs goes on if it has this address and this token, and gives way to a new one if not.
+    One that runs on this address goes on, or is started anew where the token is another one.
 
     Raises:
-        UsageError: the address cannot be listened on, or asks for a token.
+        UsageError: the address cannot be listened on, or asks for a token; or the front runs on another one.
     """
     require_token(address, token)
     running = _find()
     if running is not None:
-        is_like = running.answers_for.remote(address, token)
-        if get(is_like, timeout_seconds=START_SECONDS, what="HTTP front"):
+        calls = [running.asked_for.remote(), running.has_token.remote(token)]
+        its_address, has_token = get(calls, timeout_seconds=START_SECONDS, what="HTTP front")
+        _require_same_address(its_address, address)
+        if has_token:
             return str(get(running.url.remote(), timeout_seconds=START_SECONDS, what="HTTP front"))
         stop_http()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -102,12 +113,11 @@ def start_http(address: str, token: str | None) -> str:
     return url
 
 
-def _require_same_address(running_url: str, address: str) -> None:
-    running = parse_address(running_url.removeprefix("http://"))
-    if running != parse_address(address):
+def _require_same_address(running: str, address: str) -> None:
+    if parse_address(running) != parse_address(address):
         raise UsageError(
             where=f"--http {address}",
-            found=f"an HTTP front of the service on {running_url} already",
+            found=f"an HTTP front of the service that was started with --http {running}",
             expected="none, or one on that address",
             action="Leave --http out, or end the service first: realm serve stop.",
         )
