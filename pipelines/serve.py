@@ -31,7 +31,7 @@ from realm_core.errors import RealmError, ServiceUnavailableError, UsageError
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import load_snapshot
 
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS = 0.5
 STATUS_SECONDS = 60.0
 """What a service that is starting has for it."""
 TOKEN_VARIABLE = "REALM_HTTP_TOKEN"  # noqa: S105 - the name of a variable
@@ -144,7 +144,7 @@ def _serve_here(client: RetrievalClient, stop: threading.Event) -> ServeReport:
     """In the foreground, for a cluster that ends with this process."""
     url = running_http()
     say(f"serving {client.live_snapshot().snapshot_id}" + (f" on {url}" if url else "") + "; Ctrl-C ends it")
-    watcher = _SwapWatcher(client)
+    watcher = SwapWatcher(client)
     try:
         with _terminated_sets(stop):
             while not stop.wait(SECONDS_BETWEEN_LOOKS):
@@ -169,7 +169,7 @@ def _terminated_sets(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _SwapWatcher:
+class SwapWatcher:
     """Says which swaps the service makes, and which fail."""
 
     def __init__(self, client: RetrievalClient) -> None:

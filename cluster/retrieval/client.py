@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import threading
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+MAX_DEADLINE_SECONDS = 86_400.0
 
 
 class RetrievalClient:
@@ -200,7 +202,8 @@ class RetrievalClient:
         return get(getattr(self._controller, method).remote(*arguments), timeout_seconds=timeout_seconds, what=what)
 
     def _search(self, queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> SearchResult:
-        queries_BD = np.asarray(queries_BD)
+        queries_BD, num_hits, deadline_seconds = np.asarray(queries_BD), int(num_hits), float(deadline_seconds)
+        _require_sane(queries_BD, num_hits, deadline_seconds)
         queries_BD = validate_queries(
             queries_BD, dimension=queries_BD.shape[-1] if queries_BD.ndim else 0, num_hits=num_hits
         )
@@ -257,6 +260,7 @@ class _RouterConnections:
         self.actor = actor
         self._token = token
         self._idle: deque[socket.socket] = deque()
+        self._process_id = os.getpid()
         self._address: wire.Address | None = None
 
     def ask(self, request: wire.Frame, seconds: float) -> wire.Frame:
@@ -289,6 +293,8 @@ class _RouterConnections:
         self.close()
 
     def _take(self, seconds: float) -> socket.socket:
+        if self._process_id != os.getpid():  # after a fork: answers on these belong to the parent
+            self._idle, self._process_id = deque(), os.getpid()
         with suppress(IndexError):
             return self._idle.pop()
         try:
@@ -312,6 +318,25 @@ class _RouterConnections:
 CONNECT_SECONDS = 5.0
 GRACE_SECONDS = 1.0
 """The router itself says which shard is late; only if it says nothing does the connection end the wait."""
+
+
+def _require_sane(queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> None:
+    """Raises `QueryError` for a deadline that is none, and for an answer that no frame holds."""
+    if not 0 < deadline_seconds <= MAX_DEADLINE_SECONDS:
+        raise QueryError(
+            where="search",
+            found=f"deadline_seconds = {deadline_seconds:g}",
+            expected=f"above 0, at most {MAX_DEADLINE_SECONDS:g}",
+            action="Say how long the search may take.",
+        )
+    num_bytes = 12 * queries_BD.shape[0] * num_hits if queries_BD.ndim else 0
+    if num_bytes > wire.MAX_BODY_BYTES:
+        raise QueryError(
+            where="search",
+            found=f"{num_hits:,} hits, uids to leave out among them, for each of {queries_BD.shape[0]:,} queries",
+            expected=f"at most {wire.MAX_BODY_BYTES // 12:,} hits in all",
+            action="Ask for fewer hits, or send the queries in several searches.",
+        )
 
 
 def require_texts(texts: Sequence[str]) -> None:

@@ -313,8 +313,10 @@ class RetrievalController:
         when it is back.
         """
         for answer in await self._tell_routers("prepare", generation):
+            if isinstance(answer, RayTaskError):  # one of a TimeoutError is a TimeoutError too
+                raise _unreachable(generation.manifest.snapshot_id, answer)
             if not isinstance(answer, RayActorError | TimeoutError):
-                raise as_realm_error(answer)
+                raise answer
         self._live = generation
         await self._tell_routers("flip", generation.number)
 
@@ -430,6 +432,18 @@ async def _within(seconds: float, calls: list[Awaitable[Any]], what: str) -> Non
             expected="all index shards loaded by then",
             action="See with `ray status` whether a node has room for them; the live snapshot goes on.",
         ) from error
+
+
+def _unreachable(snapshot_id: str, error: BaseException) -> BaseException:
+    ours = as_realm_error(error)
+    if isinstance(ours, RealmError):
+        return ours
+    return ServiceUnavailableError(
+        where=f"swap to {snapshot_id}",
+        found=f"a router that cannot connect to the new shard processes ({str(error).splitlines()[-1]})",
+        expected="connections from every router to every shard process",
+        action="The live snapshot goes on. Look whether those processes run, and at the network between the nodes.",
+    )
 
 
 async def _or_none(call: Any) -> Any:  # noqa: ANN401 - refs are untyped

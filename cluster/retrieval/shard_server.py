@@ -52,13 +52,14 @@ class ShardServer:
         self._task = task
         self._error: RealmError | None = None
         self._server: socket.socket | None = None
-        try:
-            self._load()
-        except RealmError as error:
-            self._error = error  # a constructor's error would reach the caller as a dead actor, without its message
+        self._loading = threading.Lock()
+        self._try_to_load()
 
     def address(self) -> Address:
-        """Where it answers; raises what its loading raised."""
+        """Where it answers; raises what its loading raised, which is tried again each time it is asked."""
+        with self._loading:
+            if self._error is not None:
+                self._try_to_load()
         if self._error:
             raise self._error
         assert self._server is not None
@@ -68,6 +69,14 @@ class ShardServer:
     def process_id(self) -> int:
         """Of this replica."""
         return os.getpid()
+
+    def _try_to_load(self) -> None:
+        """Keeps the error: a constructor's would reach the caller as a dead actor, without its message."""
+        try:
+            self._load()
+            self._error = None
+        except RealmError as error:
+            self._error = error
 
     def _load(self) -> None:
         store = Store(self._task.store_url)

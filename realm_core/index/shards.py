@@ -9,7 +9,7 @@ import numpy as np
 
 from realm_core.errors import ArtifactCorruptError
 from realm_core.index.build import load_searcher
-from realm_core.index.known_queries import NUM_KNOWN_HITS, check_known, load_known_queries
+from realm_core.index.known_queries import check_known
 from realm_core.index.searcher import SearchHits
 from realm_core.index.specs import resolve_spec
 from realm_core.storage.digests import digest_of, digest_of_file
@@ -132,8 +132,7 @@ class ShardSearcher:
 
     def check_known_queries(self) -> float:
         """Searches queries whose hits are known; returns the recall, raises `ArtifactCorruptError` where it is low."""
-        queries_BD = load_known_queries(self._folder)
-        return check_known(self._folder, self._searcher.search(queries_BD, NUM_KNOWN_HITS, self.setting))
+        return check_known(self._folder, self._searcher)
 
     def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
         """Relevances and block ids [B, K], by falling relevance, ties by smaller id; -1 pads what is not found."""

@@ -4,7 +4,7 @@ from support.snapshots import DIMENSION, SyntheticStore, exact_block_ids
 
 from realm_core.errors import ArtifactCorruptError, GateError
 from realm_core.index.building import index_builder, sample_rows
-from realm_core.index.known_queries import ROWS_NAME
+from realm_core.index.known_queries import RELEVANCES_NAME
 from realm_core.index.setting import SearchSetting
 from realm_core.index.shard_building import build_shard
 from realm_core.index.shards import ShardSearcher, plan_shards
@@ -89,8 +89,8 @@ def test_an_index_that_finds_other_rows_than_the_known_ones_is_refused(tmp_path)
     filled = SyntheticStore(tmp_path)
     vectors = filled.embeddings(0)
     built = build_shard(filled.store, fill(filled, vectors), vectors[:7], num_hits=10)
-    rows = filled.store.local_folder(shard_path(built.entry.digest)) / ROWS_NAME
-    np.save(rows, np.load(rows)[::-1])
+    relevances = filled.store.local_folder(shard_path(built.entry.digest)) / RELEVANCES_NAME
+    np.save(relevances, np.load(relevances) + 100)
     searcher = ShardSearcher(filled.store, built.entry, is_verified=True)
     with pytest.raises(ArtifactCorruptError, match=r"of the known hits of 16 known queries; expected at least 50%"):
         searcher.check_known_queries()
