@@ -32,6 +32,7 @@ from realm_core.storage.files import Store
 from realm_core.storage.snapshots import load_snapshot
 
 SECONDS_BETWEEN_LOOKS = 0.5
+LOOK_SECONDS = 10.0
 STATUS_SECONDS = 60.0
 """What a service that is starting has for it."""
 TOKEN_VARIABLE = "REALM_HTTP_TOKEN"  # noqa: S105 - the name of a variable
@@ -177,23 +178,27 @@ class SwapWatcher:
         self._live = client.live_snapshot().snapshot_id
         self._failed = ""
         self._announced = ""
+        self._answers = True
 
     def look(self) -> None:
         """What is new since the last look."""
         try:
-            status = self._client.status()
+            status = self._client.status(timeout_seconds=LOOK_SECONDS)
         except RealmError as error:
-            say(f"the service does not answer: {error}")
+            if self._answers:
+                say(f"the service does not answer: {error}")
+            self._answers = False
             return
+        self._answers = True
         if status.upcoming and status.upcoming != self._announced:
-            self._announced = status.upcoming
             say(f"swapping to {status.upcoming}: {status.upcoming_memory}")
+        self._announced = status.upcoming
         if status.snapshot.snapshot_id != self._live:
             self._live = status.snapshot.snapshot_id
             say(f"live: {self._live}")
-        if status.last_failed_swap != self._failed:
-            self._failed = status.last_failed_swap
-            say(f"swap failed, the live snapshot goes on: {self._failed}")
+        if status.last_failed_swap and status.last_failed_swap != self._failed:
+            say(f"swap failed, the live snapshot goes on: {status.last_failed_swap}")
+        self._failed = status.last_failed_swap
 
 
 def _report(client: RetrievalClient, what: str) -> ServeReport:

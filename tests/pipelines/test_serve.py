@@ -76,7 +76,7 @@ def test_swaps_are_told_before_and_after_and_so_are_failures(status, capsys):
     answers = [
         replace(status, upcoming="step-4", upcoming_memory="1 GB live + 1 GB"),
         replace(status, upcoming="step-4", upcoming_memory="1 GB live + 1 GB"),
-        ServiceUnavailableError(where="w", found="nothing", expected="e", action="A."),
+        *[ServiceUnavailableError(where="w", found="nothing", expected="e", action="A.")] * 2,
         replace(status, last_failed_swap="to step-4: no room"),
         replace(status, snapshot=replace(status.snapshot, encoder_step=5)),
     ]
