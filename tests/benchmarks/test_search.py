@@ -123,7 +123,7 @@ def test_our_shards_find_what_they_are_tuned_to(small):
 
 
 def test_shards_of_few_rows_have_nothing_to_set(small):
-    side = OurShards(4)
+    side = OurShards(16)
     folder = small.folder / "four"
     folder.mkdir()
     side.build(folder)
