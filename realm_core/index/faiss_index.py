@@ -4,6 +4,10 @@ Relevances are exact inner products of the float32 query with the *float16* vect
 differ from float32's by up to 2^-11 of |query| * |vector|. Ties at the last hit are settled among the reordered only.
 Memory per row at 128 dimensions: 32 bytes of codes, 256 of vector, 8 of row number.
 
+A graph instead (HNSW of 32 links over float16 vectors), on 200,000 clustered rows: recall@5 0.983 at 58,000 queries/s
+and 0.9975 at 14,000, where this gives 0.974 at 78,000 and 0.996 at 65,400; 528 bytes a row for 307, three times the
+build.
+
 Shape letters: `B` queries, `K` hits, `D` projection, `R` rows.
 """
 
@@ -89,7 +93,8 @@ class FaissSearcher:
         self, queries_BD: np.ndarray, num_best: int, *, num_reordered: int, num_leaves: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Relevances and rows of the best in the nearest leaves."""
-        parameters = _search_parameters(num_leaves, num_reordered / num_best)
+        # FAISS multiplies in float32 and cuts: the half keeps 13 from becoming 12.
+        parameters = _search_parameters(num_leaves, (num_reordered + 0.5) / num_best)
         hits: tuple[np.ndarray, np.ndarray] = self._index.search(queries_BD, num_best, params=parameters)
         return hits
 

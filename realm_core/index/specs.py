@@ -29,7 +29,7 @@ class IndexSpec:
     kind: IndexKind = "auto"
     """`exact`: all rows by matrix product (torch, on the GPU where there is one); `faiss`: inverted lists with 4-bit
     codes, then float16 vectors; `scann`: the like from ScaNN with float32 vectors, Linux only; `auto`: `faiss`, which
-    at equal recall was as fast as ScaNN, half as large, memory-mapped and runs everywhere."""
+    at equal recall was no slower than ScaNN, half as large, memory-mapped and runs everywhere."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(IndexKind):

@@ -34,6 +34,17 @@ def test_relevances_are_inner_products_with_the_float16_vectors(searcher, embedd
     np.testing.assert_allclose(hits.relevances_BK.ravel(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_as_many_candidates_are_reordered_as_the_setting_says(searcher, queries):
+    """13 for 11 hits is a factor that FAISS's float32 arithmetic would cut to 12: the 13th may be the best."""
+    base = faiss.downcast_index(searcher._index.base_index)
+    _, coded_BN = base.search(queries, 13, params=faiss.IVFSearchParameters(nprobe=32))
+    _, rows_BN = searcher.look_into_leaves(queries, 11, num_reordered=13, num_leaves=32)
+    relevances_BR = searcher.look_everywhere(queries, searcher.num_rows)
+    rank = np.argsort(relevances_BR[1], axis=1)
+    best_of_13 = np.take_along_axis(coded_BN, np.argsort(np.take_along_axis(rank, coded_BN, 1), axis=1), 1)
+    assert np.sort(rows_BN, axis=1).tolist() == np.sort(best_of_13[:, :11], axis=1).tolist()
+
+
 def test_one_and_two_threads_build_the_same_bytes(embeddings, tmp_path):
     before = faiss.omp_get_max_threads()
     try:

@@ -73,6 +73,27 @@ def test_another_process_builds_the_same_bytes(saved, embeddings, tmp_path):
         assert path.read_bytes() == (saved / path.name).read_bytes(), path.name
 
 
+def test_built_twice_the_bytes_are_the_same_also_where_threads_would_share_the_training(tmp_path):
+    pytest.importorskip("scann", reason="scann is made for Linux only")
+    rows = np.random.default_rng(3).standard_normal((30_000, 32), dtype=np.float32)
+    for name in ("first", "second"):
+        ScannSearcher.build(rows, ResolvedSpec(kind="scann", num_leaves=512)).save(tmp_path / name)
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+
+
+def test_few_of_many_leaves_hold_the_neighbours():
+    """With ScaNN's own centroids, of any norm, 16 of these leaves hold 0.945."""
+    pytest.importorskip("scann", reason="scann is made for Linux only")
+    generator = np.random.default_rng(4)
+    centres = generator.standard_normal((200, 64), dtype=np.float32)
+    near = [centres[generator.integers(200, size=n)] for n in (20_000, 200)]
+    rows, queries = (x + 0.75 * generator.standard_normal(x.shape, dtype=np.float32) for x in near)
+    searcher = ScannSearcher.build(rows, ResolvedSpec(kind="scann", num_leaves=256))
+    hits = searcher.search(queries, 10, SearchSetting(leaf_fraction=16 / 256, num_reordered=300))
+    assert measure_recall(hits, exact_top_k(rows, queries, 10))[5] > 0.97
+
+
 def test_saved_files_can_be_moved(saved, searcher, queries):
     moved = saved.parent / f"{saved.name}-moved"
     shutil.move(saved, moved)
