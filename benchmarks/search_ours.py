@@ -6,13 +6,12 @@ Shape letters: `B` queries, `K` hits, `D` projection, `R` rows.
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.search_corpus import NUM_TUNING_HITS, load_exact_rows, load_queries, load_vectors
+from benchmarks.search_corpus import load_exact_rows, load_queries, load_vectors
 from realm_core.index.build import load_searcher
 from realm_core.index.building import index_builder, sample_rows
 from realm_core.index.description import SearcherDescription
@@ -23,13 +22,12 @@ from realm_core.index.side_by_side import ShardsSideBySide
 from realm_core.index.specs import IndexSpec, resolve_spec
 from realm_core.index.tuning import (
     SettingMeasurement,
-    ShardMeasurement,
     choose,
-    count_found,
     curve,
     first_settings,
     has_leaves,
     last_settings,
+    measure,
 )
 from realm_core.storage.block_store import ROWS_PER_PART
 from realm_core.storage.snapshots import ShardEntry
@@ -109,7 +107,7 @@ class OurShards:
         points: list[SettingMeasurement] = []
         for settings in (first_settings(self._entries()), last_settings(self._entries())):
             if settings and choose(points, target_recall) is None:
-                measured = [_measure(shard, queries_BD, exact, settings) for shard in self._shards]
+                measured = [measure(shard, queries_BD, exact, settings) for shard in self._shards]
                 points += curve(measured, self._entries(), exact)
         chosen = choose(points, target_recall) or max(points, key=lambda point: point.recall_at_5)
         setting = chosen.setting.to_json() if has_leaves(self._entries()) else {}
@@ -132,16 +130,3 @@ def row_ranges(num_rows: int, num_shards: int) -> list[tuple[int, int]]:
     """Where shards of about as many rows each begin and end."""
     bounds = [num_rows * number // num_shards for number in range(num_shards + 1)]
     return list(itertools.pairwise(bounds))
-
-
-def _measure(
-    shard: RowShard, queries_BD: np.ndarray, exact: SearchHits, settings: list[SearchSetting]
-) -> list[ShardMeasurement]:
-    measurements = []
-    for setting in settings:
-        shard.setting = setting
-        started = time.perf_counter()
-        hits = shard.search(queries_BD, NUM_TUNING_HITS)
-        seconds = time.perf_counter() - started
-        measurements.append(ShardMeasurement(setting=setting, num_found=count_found(hits, exact), seconds=seconds))
-    return measurements

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from cluster.calls import as_realm_error
+from cluster.calls import as_realm_error, dead_process
 from realm_core.index.gate import GateReport
 from realm_core.index.merge import merge_top_k
 from realm_core.index.setting import SearchSetting
@@ -21,10 +21,10 @@ from realm_core.index.tuning import (
     SettingMeasurement,
     ShardMeasurement,
     choose,
-    count_found,
     curve,
     first_settings,
     last_settings,
+    measure,
     require_choice,
 )
 from realm_core.storage.files import Store
@@ -140,16 +140,7 @@ def _measure_shard(
 ) -> list[ShardMeasurement]:
     """On one core, so that seconds can be compared."""
     _use_threads(1)
-    shard = ShardSearcher(Store(store_url), entry, is_verified=True)
-    shard.search(gate_queries_BD, NUM_GATE_HITS)  # brings the mapped pages in
-    measurements = []
-    for setting in settings:
-        shard.setting = setting
-        started = time.monotonic()
-        hits = shard.search(gate_queries_BD, NUM_GATE_HITS)
-        seconds = time.monotonic() - started
-        measurements.append(ShardMeasurement(setting=setting, num_found=count_found(hits, exact), seconds=seconds))
-    return measurements
+    return measure(ShardSearcher(Store(store_url), entry, is_verified=True), gate_queries_BD, exact, settings)
 
 
 def _build_all(
@@ -192,6 +183,8 @@ def _values(refs: list[Any]) -> list[Any]:
         return list(ray.get(refs))
     except RayTaskError as error:
         raise as_realm_error(error) from error
+    except RayError as error:  # killed, out of memory, or its node is gone, again and again
+        raise dead_process("building an index shard", error) from error
 
 
 def _use_threads(threads: int) -> None:

@@ -18,8 +18,9 @@ from ray.exceptions import RayError
 from cluster.calls import get
 from cluster.retrieval import wire
 from cluster.retrieval.batching import too_late
-from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS, ServiceStatus, SwapResult
+from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS
 from cluster.retrieval.generation import SERVICE_NAME
+from cluster.retrieval.service_status import ServiceStatus, SwapResult
 from cluster.session import NAMESPACE
 from realm_core.errors import DeadlineExceededError, QueryError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
@@ -274,6 +275,7 @@ class _RouterConnections:
         try:
             connection.settimeout(seconds + GRACE_SECONDS)
             wire.send_frame(connection, request)
+            self._wait_for_answer(connection, time.monotonic() + seconds + GRACE_SECONDS)
             answer = wire.receive_frame(connection)
         except BaseException:
             connection.close()
@@ -281,6 +283,29 @@ class _RouterConnections:
             raise
         self._idle.append(connection)
         return answer
+
+    def _wait_for_answer(self, connection: socket.socket, deadline: float) -> None:
+        """Returns when there is something to read, or nothing will come.
+
+        Raises:
+            TimeoutError: the router is well, and the time is up.
+            ConnectionError: it does not answer a ping.
+        """
+        while (seconds_left := deadline - time.monotonic()) > 0:
+            connection.settimeout(min(seconds_left, SILENT_SECONDS))
+            with suppress(TimeoutError):
+                connection.recv(1, socket.MSG_PEEK)
+                connection.settimeout(max(seconds_left, GRACE_SECONDS))
+                return
+            if self._address is None:
+                raise ConnectionError("the router was given up meanwhile")
+            try:
+                with wire.connect(self._address, self._token, SILENT_SECONDS) as other:
+                    wire.send_frame(other, wire.Frame(wire.PING))
+                    wire.receive_frame(other)
+            except OSError as error:
+                raise ConnectionError("the router does not answer any more") from error
+        raise TimeoutError
 
     def close(self) -> None:
         """Ends the connections that no thread is using; the next search looks for the router again."""
@@ -315,7 +340,9 @@ class _RouterConnections:
         return address
 
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+SILENT_SECONDS = 2.0
+"""After which a router is asked, on another connection, whether it is well."""
 GRACE_SECONDS = 1.0
 """The router itself says which shard is late; only if it says nothing does the connection end the wait."""
 

@@ -21,14 +21,15 @@ from cluster.calls import as_realm_error, dead_process
 from cluster.resources import LIGHT_OPTIONS, shard_options
 from cluster.retrieval.generation import SERVICE_NAME, Generation, is_shard_name, router_name, shard_name
 from cluster.retrieval.memory import SwapMemory, SwapMode, memory_of_swap, shard_bytes
-from cluster.retrieval.metrics import RouterStatus
 from cluster.retrieval.router import RouterActor
+from cluster.retrieval.service_status import ServiceConfig, ServiceStatus, SwapResult
 from cluster.retrieval.shard_server import ShardActor, ShardTask
 from cluster.retrieval.warming import warm
 from cluster.session import NAMESPACE
 from realm_core.errors import RealmError, ServiceUnavailableError
 from realm_core.index.setting import SearchSetting
 from realm_core.storage.files import Store
+from realm_core.storage.leases import ReadLease, reading
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
 
 if TYPE_CHECKING:
@@ -40,90 +41,7 @@ LOAD_TIMEOUT_SECONDS = 600.0
 DRAIN_TIMEOUT_SECONDS = 60.0
 ROUTER_TIMEOUT_SECONDS = 30.0
 FOLLOW_SECONDS = 2.0
-ROUTERS_SECONDS = 5.0
 RETRY_FAILED_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServiceConfig:
-    """How a store is served."""
-
-    store_url: str
-    token: bytes
-    replicas: int = 1
-    """Processes of each index shard, on different nodes where there are several."""
-    routers: int = 1
-    follow: bool = False
-    """Whether a snapshot that is published goes live by itself."""
-    swap: SwapMode = "blue-green"
-    """Of the swaps that following makes."""
-
-
-@dataclass(frozen=True, slots=True)
-class SwapResult:
-    """What a swap did; `seconds` from the call to the flip, `drain_seconds` from there to the old processes' end."""
-
-    snapshot_id: str
-    previous_snapshot_id: str | None
-    was_live_already: bool
-    seconds: float
-    drain_seconds: float = 0.0
-    memory: SwapMemory | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServiceStatus:
-    """What the service has done since its routers started: `searches = answered + failed` once none is in flight."""
-
-    snapshot: SnapshotManifest
-    config: ServiceConfig
-    routers: tuple[RouterStatus | None, ...]
-    """None for a router that does not answer."""
-    num_swaps: int
-    last_failed_swap: str
-    """Why the last swap that failed did so; empty if none did."""
-    upcoming: str
-    """Id of the snapshot that a swap is loading now; empty between swaps."""
-    upcoming_memory: str
-    """What that swap takes in memory."""
-
-    @property
-    def num_shards(self) -> int:
-        """Index shards of the live snapshot."""
-        return len(self.snapshot.shards)
-
-    @property
-    def num_searches(self) -> int:
-        """Searches that came, over all routers."""
-        return sum(router.num_searches for router in self.routers if router)
-
-    @property
-    def num_failed_searches(self) -> int:
-        """Searches that were refused or failed."""
-        return sum(router.num_failed_searches for router in self.routers if router)
-
-    @property
-    def is_ready(self) -> bool:
-        """True when every router answers and sees a process of every index shard."""
-        return not self.what_is_down()
-
-    def what_is_down(self) -> list[str]:
-        """What keeps the service from being ready, in words."""
-        down = []
-        for number, router in enumerate(self.routers):
-            if router is None:
-                down.append(f"router {number} does not answer")
-            elif not router.num_healthy_replicas:
-                down.append(f"router {number} has not connected to the index shards yet")
-            else:
-                shards = [i for i, num_healthy in enumerate(router.num_healthy_replicas) if not num_healthy]
-                down += [f"index shard {i} has no healthy replica, as router {number} sees it" for i in shards]
-        return down
-
-    @property
-    def staleness_seconds(self) -> float:
-        """Since the live snapshot's encoder left training."""
-        return max(0.0, time.time() - self.snapshot.encoder_saved_at_seconds)
 
 
 @dataclass
@@ -147,7 +65,8 @@ class RetrievalController:
         self._swapping = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._routers: list[Any] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._follower: asyncio.Task[None] | None = None
+        self._lease: ReadLease | None = None
 
     async def start(self) -> None:
         """Returns when a snapshot is live: the one that routers serve already, else the store's current one.
@@ -161,11 +80,8 @@ class RetrievalController:
                 await self._adopt()
             if self._live is None:
                 await self._swap(await asyncio.to_thread(load_snapshot, self._store), "blue-green")
-            if not self._tasks:
-                loop = asyncio.get_running_loop()
-                self._tasks.append(loop.create_task(self._keep_routers_current()))
-                if self._config.follow:
-                    self._tasks.append(loop.create_task(self._follow()))
+            if self._config.follow and self._follower is None:
+                self._follower = asyncio.get_running_loop().create_task(self._follow())
 
     async def config(self) -> ServiceConfig:
         """Of the service that runs."""
@@ -175,11 +91,14 @@ class RetrievalController:
         """Handles of the routers; they are there before a snapshot is live."""
         return [self._router(number) for number in range(self._config.routers)]
 
-    async def live_generation(self) -> Generation | None:
-        """What a router that has been restarted is to serve."""
+    async def live_generation(self, known: int | None) -> Generation | None:
+        """What a router is to serve, unless it is the one that it knows; None also while there is none.
+
+        Every router asks now and then, which wakes a controller that Ray has restarted: nothing else need call it.
+        """
         if self._live is None and not self._starting.locked():
             await self.start()
-        return self._live
+        return None if self._live is None or self._live.number == known else self._live
 
     async def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
         """What a swap to that snapshot would take; raises `StoreError` for one that is not published."""
@@ -226,8 +145,8 @@ class RetrievalController:
 
     async def stop(self) -> None:
         """Ends all processes of the service but this one."""
-        for task in self._tasks:
-            task.cancel()
+        if self._follower is not None:
+            self._follower.cancel()
         for router in await self.routers():
             ray.kill(router)
         await self._end_shards(keep=())
@@ -256,6 +175,7 @@ class RetrievalController:
             await self._flip(generation)
         except BaseException:
             if self._live is not generation:
+                await self._tell_routers("retire", generation.number)
                 _end(generation)
             raise
         self._swaps.done += old is not None
@@ -309,8 +229,8 @@ class RetrievalController:
     async def _flip(self, generation: Generation) -> None:
         """All routers connect to the new processes, then all flip.
 
-        From the first flip on there is no way back: a router that is not there, or does not answer, is brought along
-        when it is back.
+        From the first flip on there is no way back: a router that is not there, or does not answer, asks for what is
+        live when it is back.
         """
         for answer in await self._tell_routers("prepare", generation):
             if isinstance(answer, RayTaskError):  # one of a TimeoutError is a TimeoutError too
@@ -319,6 +239,9 @@ class RetrievalController:
                 raise answer
         self._live = generation
         await self._tell_routers("flip", generation.number)
+        lease, self._lease = self._lease, await asyncio.to_thread(reading, self._store, generation.manifest.snapshot_id)
+        if lease is not None:
+            lease.close()
 
     async def _tell_routers(self, method: str, *arguments: Any) -> list[BaseException]:  # noqa: ANN401 - of any router method
         """Returns what went wrong, after it was logged."""
@@ -376,23 +299,6 @@ class RetrievalController:
             **LIGHT_OPTIONS,
         ).remote(self._config.token)
 
-    async def _keep_routers_current(self) -> None:
-        """Flips a router that was not there, or did not answer, when the others flipped."""
-        while True:
-            await asyncio.sleep(ROUTERS_SECONDS)
-            async with self._swapping:
-                live = self._live
-                assert live is not None
-                for number, router in enumerate(self._routers):
-                    status = await _or_none(router.status.remote())
-                    if status is None or status.generation in (None, live.number):
-                        continue  # away, or asking for what is live by itself, or current
-                    logger.warning("router %d serves an older generation; it is flipped", number)
-                    with suppress(RayError, TimeoutError):
-                        await asyncio.wait_for(router.prepare.remote(live), ROUTER_TIMEOUT_SECONDS)
-                        await asyncio.wait_for(router.flip.remote(live.number), ROUTER_TIMEOUT_SECONDS)
-                        await asyncio.wait_for(router.retire.remote(status.generation), ROUTER_TIMEOUT_SECONDS)
-
     async def _follow(self) -> None:
         """Makes whatever is published live; a snapshot that failed is tried again once a minute."""
         while True:
@@ -424,6 +330,8 @@ async def _within(seconds: float, calls: list[Awaitable[Any]], what: str) -> Non
     except RayTaskError as error:
         raise as_realm_error(error) from error
     except RayActorError as error:
+        raise dead_process(what, error) from error
+    except ConnectionError as error:
         raise dead_process(what, error) from error
     except TimeoutError as error:
         raise ServiceUnavailableError(

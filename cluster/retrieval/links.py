@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
 
-from cluster.retrieval.wire import Frame, hits_of, read_frame
+from cluster.retrieval.wire import Frame, hits_of, ping, read_frame
 from realm_core.errors import DeadlineExceededError, RealmError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
-"""A replica that takes longer is given up for another one, where there is another."""
+"""After which a replica that is searching is asked, on another connection, whether it is well, with as long to say."""
 ADDRESS_SECONDS = 5.0
 RECONNECT_SECONDS = (0.05, 1.0)
 """Between two looks at a process that restarts: the first wait, doubled each time, and the longest."""
@@ -55,11 +55,17 @@ class ReplicaLink:
         """
         async with asyncio.timeout(ADDRESS_SECONDS):
             self._address = await self._actor.address.remote()
-            self._idle.append(await self._open())
+            connection = await self._open()
+            await ping(*connection)  # the system takes connections also for a process that is stopped
+        self._idle.append(connection)
         self.healthy.set()
 
     async def search(self, request: bytes, timeout_seconds: float) -> Frame:
-        """The process's answer; raises `_DownError` where none comes, and begins to look for it again."""
+        """The process's answer, however long it works on it.
+
+        Raises:
+            _DownError: it is gone, or stopped, or the time is up; it is looked for from now on.
+        """
         self.num_in_flight += 1
         connection = None
         try:
@@ -67,7 +73,7 @@ class ReplicaLink:
                 connection = self._idle.pop() if self._idle else await self._open()
                 reader, writer = connection
                 writer.write(request)
-                answer = await read_frame(reader)
+                answer = await self._answer(reader)
             self._idle.append(connection)
             return answer
         except (OSError, TimeoutError) as error:  # ConnectionError is an OSError
@@ -84,6 +90,21 @@ class ReplicaLink:
         if self._recovery is not None:
             self._recovery.cancel()
         self._drop_idle()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> Frame:
+        """The answer, while the process is well: one that does not answer a ping is down."""
+        answer = asyncio.ensure_future(read_frame(reader))
+        try:
+            while not (await asyncio.wait({answer}, timeout=SILENT_SECONDS))[0]:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    other = await self._open()
+                    try:
+                        await ping(*other)
+                    finally:
+                        other[1].close()
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self._address, limit=1 << 24)
@@ -142,9 +163,8 @@ class ShardLinks:
                 await self._wait_for_any(seconds_left)
                 continue
             replica = min(healthy, key=lambda replica: replica.num_in_flight)
-            patience = min(seconds_left, SILENT_SECONDS) if len(healthy) > 1 else seconds_left
             with suppress(_DownError):
-                return hits_of(await replica.search(request, patience))
+                return hits_of(await replica.search(request, seconds_left))
         raise DeadlineExceededError(
             where="search",
             found=f"no answer of {self._name} by the deadline",

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LIVE_RETRY_SECONDS = 0.2
-WAKE_SECONDS = 30.0
+FOLLOW_SECONDS = 5.0
+CONTROLLER_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -84,13 +85,14 @@ class RetrievalRouter:
         self._server: asyncio.Server | None = None
         self._fetching = asyncio.Lock()
         self._starting = asyncio.Lock()
-        self._waking: asyncio.Task[None] | None = None
+        self._follower: asyncio.Task[None] | None = None
 
     async def address(self) -> Address:
         """Where it takes searches."""
         async with self._starting:
             if self._server is None:
                 take_priority()
+                self._follower = asyncio.get_running_loop().create_task(self._follow_controller())
                 self._server = await asyncio.start_server(self._serve, sock=listen(), limit=1 << 24)
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
@@ -123,10 +125,15 @@ class RetrievalRouter:
         self._connected[generation.number] = connected
 
     async def flip(self, number: int) -> None:
-        """Makes a prepared generation the live one: batches that begin from now on are answered from it."""
+        """Makes a prepared generation the live one: batches that begin from now on are answered from it.
+
+        Never goes back to an older generation (one of an older snapshot is a newer one): calls may overtake each other.
+        """
+        if self._live is not None and self._live.generation.number >= number:
+            return
         old, self._live = self._live, self._connected[number]
         self._metrics.live(self._live.manifest)
-        if old is not None and old is not self._live:
+        if old is not None:
             for shard in old.shards:
                 shard.abandon()
 
@@ -140,10 +147,9 @@ class RetrievalRouter:
         _close(connected)
 
     async def status(self) -> RouterStatus:
-        """Counts and health; waits for nothing. A router that has been restarted begins to look for what is live."""
+        """Counts and health; waits for no snapshot."""
+        await self.address()  # a router that has been restarted begins to take searches, and to look for what is live
         live = self._live
-        if live is None and not self._fetching.locked():
-            self._waking = asyncio.get_running_loop().create_task(self._wake())
         return self._metrics.status(
             generation=live.generation.number if live else None,
             num_waiting_queries=self._batcher.num_waiting_queries,
@@ -176,6 +182,8 @@ class RetrievalRouter:
 
     async def _answer(self, request: Frame) -> Frame:
         try:
+            if request.header.get("ping"):
+                return Frame({})
             if "live" in request.header:
                 return await self._answer_live(request)
             num_hits, deadline_seconds = request.header["num_hits"], request.header["deadline_seconds"]
@@ -229,7 +237,9 @@ class RetrievalRouter:
             async with asyncio.timeout(seconds), self._fetching:
                 live = self._live  # another search may have fetched it meanwhile
                 while live is None:
-                    live = await self._fetch_live()
+                    await self._fetch_live()
+                    live = self._live
+                    await asyncio.sleep(0 if live else LIVE_RETRY_SECONDS)
                 return live
         except TimeoutError:
             raise ServiceUnavailableError(
@@ -239,23 +249,29 @@ class RetrievalRouter:
                 action="Allow more time; `realm serve status` shows what it waits for.",
             ) from None
 
-    async def _wake(self) -> None:
-        with suppress(ServiceUnavailableError):
-            await self._live_within(WAKE_SECONDS)
+    async def _follow_controller(self) -> None:
+        """Brings this router along where it missed a flip, and wakes a controller that has been restarted."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            async with self._fetching:
+                await self._fetch_live()
 
-    async def _fetch_live(self) -> _Connected | None:
+    async def _fetch_live(self) -> None:
+        """Makes the controller's live generation this router's, if it is newer."""
+        old = self._live
         try:
-            controller = await asyncio.to_thread(ray.get_actor, SERVICE_NAME, namespace=NAMESPACE)
-            generation = await controller.live_generation.remote()
-            if generation is not None and self._live is None:
+            async with asyncio.timeout(CONTROLLER_SECONDS):
+                controller = await asyncio.to_thread(ray.get_actor, SERVICE_NAME, namespace=NAMESPACE)
+                generation = await controller.live_generation.remote(old.generation.number if old else None)
+                if generation is None or (self._live and self._live.generation.number >= generation.number):
+                    return
                 await self.prepare(generation)
-                await self.flip(generation.number)
-            if self._live is not None:
-                return self._live
+            await self.flip(generation.number)
+            if old is not None:
+                logger.warning("this router had missed a swap and was brought along")
+                await self.retire(old.generation.number)
         except (RayError, RealmError, OSError, ValueError, TimeoutError) as error:
-            logger.info("no live generation yet: %s", error)
-        await asyncio.sleep(LIVE_RETRY_SECONDS)
-        return self._live
+            logger.info("the controller did not say what is live: %s", error)
 
     def _link(self, actor: Any, shard: int, replica: int) -> ReplicaLink:  # noqa: ANN401 - actor handles are untyped
         return ReplicaLink(actor, self._token, f"replica {replica} of index shard {shard}")

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from realm_core.storage.leases import reading
 from realm_core.storage.snapshots import ShardEntry
 
 logger = logging.getLogger(__name__)
+
+SECONDS_AFTER_FAILURE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +93,12 @@ class ShardServer:
         assert self._server is not None
         take_priority()
         while True:
-            connection, _ = self._server.accept()
-            threading.Thread(target=self._serve, args=(connection,), name="serve", daemon=True).start()
+            try:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._serve, args=(connection,), name="serve", daemon=True).start()
+            except (OSError, RuntimeError):  # out of file descriptors or threads, which others may give back
+                logger.exception("a connection could not be taken")
+                time.sleep(SECONDS_AFTER_FAILURE)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -117,6 +124,8 @@ class ShardServer:
         faiss.omp_set_num_threads(self._task.threads)
 
     def _answer(self, request: Frame) -> Frame:
+        if request.header.get("ping"):
+            return Frame({})
         try:
             return hits_frame(self._shard.search(queries_of(request), request.header["num_hits"]))
         except Exception as error:

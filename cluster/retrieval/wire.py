@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
+ADMISSION_SECONDS = 10.0
+PING = {"ping": True}
+"""Header of a frame that is answered at once, by whatever is well: an empty frame."""
 _LENGTHS = struct.Struct("<II")
 _TOKEN_BYTES = 32
 Address = tuple[str, int]
@@ -115,6 +118,12 @@ def error_of(facts: Mapping[str, str]) -> RealmError:
     return error
 
 
+async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Returns when the other side has answered; raises `ConnectionClosedError` where it ends the connection."""
+    writer.writelines(Frame(PING).parts())
+    await read_frame(reader)
+
+
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
     """The next frame; raises `ConnectionClosedError` at the end of the connection."""
     try:
@@ -153,9 +162,9 @@ def connect(address: Address, token: bytes, timeout_seconds: float) -> socket.so
 
 def is_admitted(connection: socket.socket, token: bytes) -> bool:
     """True when a new connection begins with the token."""
-    connection.settimeout(10.0)
+    connection.settimeout(ADMISSION_SECONDS)
     try:
-        given = _receive(connection, _TOKEN_BYTES)
+        given = connection.recv(_TOKEN_BYTES)  # at once: the token is the first thing sent, and far below a packet
     except OSError:
         return False
     connection.settimeout(None)
@@ -165,7 +174,7 @@ def is_admitted(connection: socket.socket, token: bytes) -> bool:
 async def admits(reader: asyncio.StreamReader, token: bytes) -> bool:
     """True when a new connection begins with the token."""
     try:
-        given = await asyncio.wait_for(reader.readexactly(_TOKEN_BYTES), 10.0)
+        given = await asyncio.wait_for(reader.readexactly(_TOKEN_BYTES), ADMISSION_SECONDS)
     except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
         return False
     return secrets.compare_digest(given, token)

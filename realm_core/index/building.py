@@ -62,16 +62,18 @@ class _VectorsBuilder:
     def __init__(self, description: SearcherDescription, folder: Path) -> None:
         description.write(folder)
         shape = (description.num_rows, description.dimension)
-        self._vectors_RD = np.lib.format.open_memmap(folder / VECTORS_NAME, mode="w+", dtype=np.float32, shape=shape)
-        self._num_added = 0
+        self._path = folder / VECTORS_NAME
+        with self._path.open("wb") as file:  # not mapped: a full disk would end the process by a signal
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
 
     def add(self, embeddings_RD: np.ndarray) -> None:
         require_searchable(embeddings_RD, where="index build")
-        self._vectors_RD[self._num_added : self._num_added + len(embeddings_RD)] = embeddings_RD
-        self._num_added += len(embeddings_RD)
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(embeddings_RD, dtype="<f4").data)
 
     def finish(self) -> None:
-        self._vectors_RD.flush()
+        """All is written."""
 
 
 class _WholeBuilder:

@@ -19,7 +19,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from realm_core.errors import UsageError
+from realm_core.errors import GateError, UsageError
 from realm_core.index.building import sample_rows
 from realm_core.index.description import SearcherDescription, corrupt_index, missing_file
 from realm_core.index.leaves import search_leaves
@@ -29,6 +29,7 @@ from realm_core.index.specs import ResolvedSpec, require_trainable
 
 INDEX_NAME = "index.faiss"
 _SEED = 1234
+_LARGEST, _SMALLEST = 65_504.0, 2.0**-14
 
 
 class FaissSearcher:
@@ -116,12 +117,29 @@ class FaissBuilder:
 
     def add(self, embeddings_RD: np.ndarray) -> None:
         """The next rows."""
-        require_searchable(embeddings_RD, where="faiss index build")
+        _require_float16(embeddings_RD)
         self._index.add(np.ascontiguousarray(embeddings_RD))
 
     def finish(self) -> None:
         """Writes `index.faiss` and `searcher.json`."""
-        FaissSearcher(self._index, self._spec).save(self._folder)
+        try:
+            FaissSearcher(self._index, self._spec).save(self._folder)
+        except RuntimeError as error:  # FAISS's own, such as of a full disk
+            raise OSError(" ".join(str(error).split())) from error
+
+
+def _require_float16(embeddings_RD: np.ndarray) -> None:
+    """Raises `GateError` for what the index's float16 vectors cannot hold, or hold as little but zeros."""
+    require_searchable(embeddings_RD, where="faiss index build")
+    largest_R = np.abs(embeddings_RD).max(axis=1)
+    bad_rows = np.flatnonzero((largest_R > _LARGEST) | (largest_R < _SMALLEST))
+    if bad_rows.size:
+        raise GateError(
+            where="faiss index build",
+            found=f"a largest component of {largest_R[bad_rows[0]]:g} in {bad_rows.size} embeddings",
+            expected=f"{_SMALLEST:g} to {_LARGEST:g}, which float16 holds",
+            action="Look at the encoder: trained embeddings are near 1. The index kind exact takes them as they are.",
+        )
 
 
 def _trained_index(spec: ResolvedSpec, num_rows: int, sample_RD: np.ndarray) -> Any:  # noqa: ANN401 - FAISS carries no types

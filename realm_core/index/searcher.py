@@ -18,6 +18,7 @@ MISSING_ROW = -1
 """Stands where fewer hits were found than asked for; its relevance is -inf."""
 
 _ROWS_PER_CHECK = 65_536
+_SANE = "finite float32 values whose squares add up to a float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +92,24 @@ def validate_queries(queries_BD: np.ndarray, *, dimension: int, num_hits: int, w
         raise _query_error(where, f"queries of type {queries_BD.dtype}", "a floating point type", action)
     with np.errstate(over="ignore"):
         queries_BD = np.ascontiguousarray(queries_BD, dtype=np.float32)
-    bad_rows = np.flatnonzero(~np.isfinite(queries_BD).all(axis=1))
+    bad_rows = np.flatnonzero(~_has_norm(queries_BD))
     if bad_rows.size:
-        found = f"NaN or infinity in {bad_rows.size} of {len(queries_BD)} queries, the first at row {bad_rows[0]}"
+        what = f"{bad_rows.size} of {len(queries_BD)} queries, the first at row {bad_rows[0]}"
         action = "Check the query text of that row and the encoder that embedded it."
-        raise _query_error(where, found, "finite float32 values", action)
+        raise _query_error(where, f"{_what_is_wrong(queries_BD[bad_rows[0]])} in {what}", _SANE, action)
     return queries_BD
+
+
+def _has_norm(vectors_RD: np.ndarray) -> np.ndarray:
+    """[R]: True where all values are finite and so is their sum of squares, without which no product can be trusted."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares_R = np.einsum("rd,rd->r", vectors_RD, vectors_RD)
+    is_finite_R: np.ndarray = np.isfinite(squares_R)
+    return is_finite_R
+
+
+def _what_is_wrong(vector_D: np.ndarray) -> str:
+    return "values too large for float32 products" if np.isfinite(vector_D).all() else "NaN or infinity"
 
 
 def _query_error(where: str, found: str, expected: str, action: str) -> QueryError:
@@ -117,11 +130,11 @@ def require_searchable(embeddings_RD: np.ndarray, *, where: str) -> None:
             action="Give the embeddings of at least one block, one row each, as float32.",
         )
     for start in range(0, shape[0], _ROWS_PER_CHECK):
-        bad_rows = np.flatnonzero(~np.isfinite(embeddings_RD[start : start + _ROWS_PER_CHECK]).all(axis=1))
+        bad_rows = start + np.flatnonzero(~_has_norm(embeddings_RD[start : start + _ROWS_PER_CHECK]))
         if bad_rows.size:
             raise GateError(
                 where=where,
-                found=f"NaN or infinity in the embedding of row {start + bad_rows[0]}",
-                expected="finite values in every row",
+                found=f"{_what_is_wrong(embeddings_RD[bad_rows[0]])} in the embedding of row {bad_rows[0]}",
+                expected=_SANE,
                 action="Look for a diverged checkpoint or an overflow in its precision, then embed the part again.",
             )

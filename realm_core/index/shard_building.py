@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from realm_core.index.shards import MANIFEST_NAME, ShardPlan, shard_bytes, shard
 from realm_core.index.truth import ExactTopK
 from realm_core.storage.digests import digest_of_file, digest_of_uids
 from realm_core.storage.embedding_store import read_embeddings
+from realm_core.storage.local_files import Place
 from realm_core.storage.snapshots import ShardEntry, shard_path
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
     """Builds the shard unless it is there and whole, and finds the exact hits of the gate's queries on the way.
 
     Raises:
-        StoreError: embeddings missing or damaged.
+        StoreError: embeddings missing or damaged; no room in the store, or in the temporary folder.
         GateError: NaN or zero rows, or embeddings of another width than the queries.
     """
     truth, known = ExactTopK(gate_queries_BD, num_hits), None
@@ -63,8 +65,7 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
     uids = []
     was_reused = shard_is_whole(store, plan.digest)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="realm-shard-") as name:
-        folder = Path(name)
+    with _scratch_folder() as folder:
         builder = None
         if not was_reused:
             sample_RD = _sample(store, plan, dimension)
@@ -91,6 +92,16 @@ def build_shard(store: Store, plan: ShardPlan, gate_queries_BD: np.ndarray, *, n
         exact=truth.hits,
         build_seconds=0.0 if was_reused else time.monotonic() - started,
     )
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Removed at the end; a failure to write in it says which folder that is."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="realm-shard-") as name:
+            yield Path(name)
+    except OSError as error:
+        raise Place(f"folder {tempfile.gettempdir()}", "TMPDIR").cannot_write(error) from error
 
 
 def uid_digest_of(shards: Sequence[BuiltShard]) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from realm_core.storage.files import Store
 
 MANIFEST_NAME = "shard.json"
+BUILD_VERSION = 2
+"""Raised whenever the same embeddings and parameters give other bytes: shards are then built again, not reused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class ShardPlan:
     @property
     def digest(self) -> str:
         """Names the shard: a pure function of its embeddings and the index's parameters."""
-        return digest_of("index shard", list(self.embedding_digests), self.resolved_spec.to_json())
+        return digest_of("index shard", BUILD_VERSION, list(self.embedding_digests), self.resolved_spec.to_json())
 
     @property
     def resolved_spec(self) -> ResolvedSpec:

@@ -8,9 +8,10 @@ Shape letters: `B` queries, `K` hits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -72,6 +73,15 @@ class SettingMeasurement:
         return asdict(self)
 
 
+class TunableSearcher(Protocol):
+    """One shard; hits carry the ids of the exact ones."""
+
+    setting: SearchSetting | None
+
+    def search(self, queries_BD: np.ndarray, num_hits: int) -> SearchHits:
+        """With `setting`."""
+
+
 def first_settings(shards: Sequence[ShardEntry]) -> list[SearchSetting]:
     """The settings to measure at first; one where all shards compare all rows."""
     if not has_leaves(shards):
@@ -103,6 +113,22 @@ def count_found(approximate: SearchHits, exact: SearchHits) -> tuple[int, ...]:
         )
         for k in RECALL_AT
     )
+
+
+def measure(
+    searcher: TunableSearcher, queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
+) -> list[ShardMeasurement]:
+    """What one shard finds of the snapshot's exact hits, and how long it takes, with each setting."""
+    num_hits = max(RECALL_AT)
+    searcher.search(queries_BD, num_hits)  # brings the mapped pages in
+    measurements = []
+    for setting in settings:
+        searcher.setting = setting
+        started = time.perf_counter()
+        hits = searcher.search(queries_BD, num_hits)
+        seconds = time.perf_counter() - started
+        measurements.append(ShardMeasurement(setting=setting, num_found=count_found(hits, exact), seconds=seconds))
+    return measurements
 
 
 def curve(

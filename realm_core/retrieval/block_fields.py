@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from realm_core.errors import QueryError
 from realm_core.records import BLOCK_SCHEMA
-from realm_core.storage.block_store import BlockRecords, load_corpus
+from realm_core.retrieval.corpus_records import CorpusRecords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,7 @@ class BlockFields:
     """Fields of blocks of a store's corpora, by block id."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._records: dict[str, BlockRecords] = {}
+        self._records = CorpusRecords(store)
 
     def look_up(
         self, corpus_digest: str, block_ids_BK: np.ndarray, fields: Sequence[str]
@@ -47,10 +46,5 @@ class BlockFields:
                 expected=f"some of {', '.join(FIELDS)}",
                 action="Correct their names.",
             )
-        records = self._records_of(corpus_digest)
+        records = self._records.of(corpus_digest)
         return {name: [records.values(name, ids_K.tolist()) for ids_K in block_ids_BK] for name in fields}
-
-    def _records_of(self, corpus_digest: str) -> BlockRecords:
-        if corpus_digest not in self._records:
-            self._records = {corpus_digest: BlockRecords(self._store, load_corpus(self._store, corpus_digest))}
-        return self._records[corpus_digest]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from realm_core.retrieval.corpus_records import CorpusRecords
 from realm_core.retrieval.query_encoder import QueryEncoder
-from realm_core.storage.block_store import BlockRecords, load_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from realm_core.retrieval.snapshot_search import SnapshotSearch
+    from realm_core.storage.block_store import BlockRecords
     from realm_core.storage.files import Store
 
 
@@ -58,22 +59,15 @@ class EvidenceRetriever:
         self._store = store
         self._encoder = QueryEncoder(store, search)
         self._search = search
-        self._corpus_digest = ""
-        self._records: BlockRecords | None = None
+        self._records = CorpusRecords(store)
 
     def retrieve(self, texts: Sequence[str], num_hits: int, *, deadline_seconds: float = 30.0) -> EvidenceResult:
         """The `num_hits` most relevant blocks of each text; fewer where the corpus has fewer."""
         result = self._encoder.search_text(texts, num_hits, deadline_seconds=deadline_seconds)
-        records = self._records_of(self._search.live_snapshot().corpus_digest)
+        records = self._records.of(self._search.corpus_of(result.snapshot_id))
         rows = zip(result.block_ids_BK.tolist(), result.relevances_BK.tolist(), strict=True)
         found = tuple(tuple(_evidence(records, ids_K, relevances_K)) for ids_K, relevances_K in rows)
         return EvidenceResult(found, result.snapshot_id, result.encoder_step)
-
-    def _records_of(self, corpus_digest: str) -> BlockRecords:
-        if self._records is None or corpus_digest != self._corpus_digest:
-            self._records = BlockRecords(self._store, load_corpus(self._store, corpus_digest))
-            self._corpus_digest = corpus_digest
-        return self._records
 
 
 def _evidence(records: BlockRecords, block_ids_K: list[int], relevances_K: list[float]) -> list[Evidence]:

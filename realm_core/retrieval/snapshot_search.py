@@ -45,6 +45,10 @@ class SnapshotSearch(Protocol):
         """The snapshot that the next search is answered from, unless a swap comes between."""
         ...
 
+    def corpus_of(self, snapshot_id: str) -> str:
+        """Digest of the corpus that the block ids of a result belong to, also when another snapshot is live by now."""
+        ...
+
     def search(
         self,
         queries_BD: np.ndarray,
@@ -81,6 +85,10 @@ class LocalSnapshotSearch:
     def live_snapshot(self) -> SnapshotManifest:
         """The snapshot that was opened."""
         return self._manifest
+
+    def corpus_of(self, snapshot_id: str) -> str:  # noqa: ARG002 - there is one snapshot
+        """Of the snapshot that was opened."""
+        return self._manifest.corpus_digest
 
     def search(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 
 from realm_core.errors import QueryError
 from realm_core.records import UID_BYTES
-from realm_core.storage.block_store import BlockRecords, load_corpus
+from realm_core.retrieval.corpus_records import CorpusRecords
 
 if TYPE_CHECKING:
     from realm_core.retrieval.snapshot_search import SearchResult
@@ -28,9 +28,7 @@ class UidExclusion:
     """Looks up the uids of hits in a store's memory-mapped block records."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._corpus_digest = ""
-        self._records: BlockRecords | None = None
+        self._records = CorpusRecords(store)
 
     @staticmethod
     def num_excluded(exclude_uids: Sequence[Uids] | None, num_queries: int) -> int:
@@ -51,7 +49,7 @@ class UidExclusion:
         self, result: SearchResult, exclude_uids: Sequence[Uids], num_hits: int, snapshot: SnapshotManifest
     ) -> SearchResult:
         """The first `num_hits` of each query's `num_hits + E` hits whose uid is not to be left out."""
-        records = self._records_of(snapshot.corpus_digest)
+        records = self._records.of(snapshot.corpus_digest)
         left_out_BK = np.zeros(result.block_ids_BK.shape, dtype=bool)
         for query, uids in enumerate(exclude_uids):
             if uids:
@@ -63,12 +61,6 @@ class UidExclusion:
             relevances_BK=np.take_along_axis(result.relevances_BK, order_BK, axis=1),
             block_ids_BK=np.take_along_axis(result.block_ids_BK, order_BK, axis=1),
         )
-
-    def _records_of(self, corpus_digest: str) -> BlockRecords:
-        if self._records is None or corpus_digest != self._corpus_digest:
-            self._records = BlockRecords(self._store, load_corpus(self._store, corpus_digest))
-            self._corpus_digest = corpus_digest
-        return self._records
 
 
 def _error(found: str, expected: str) -> QueryError:

@@ -105,6 +105,38 @@ def test_the_controller_is_killed_and_learns_from_the_routers_what_is_live(servi
     assert service.search(queries(), 3).snapshot_id == newer
 
 
+def test_a_controller_that_was_killed_follows_the_store_though_nobody_calls_it(ray_cluster, synthetic_store):
+    synthetic_store.publish(seed=0, step=0)
+    client = start_service(synthetic_store.store, follow=True)
+    try:
+        os.kill(pids(client, "realm-retrieval")[0], signal.SIGKILL)
+        newer = synthetic_store.publish(seed=1, step=1).snapshot_id
+        wait_until(lambda: client.search(queries(), 1).snapshot_id == newer)
+    finally:
+        stop_service()
+
+
+def test_a_shard_that_could_not_load_after_a_restart_loads_when_its_files_are_back(service, synthetic_store):
+    folder = synthetic_store.store.local_folder("indexes")
+    folder.rename(folder.with_name("away"))
+    os.kill(pids(service, "shard-0-replica-0")[0], signal.SIGKILL)
+    with pytest.raises(DeadlineExceededError, match="index shard 0 of 2|all shards"):
+        service.search(queries(), 3, deadline_seconds=4.0)
+    folder.with_name("away").rename(folder)
+    assert service.search(queries(), 3, deadline_seconds=60.0).block_ids_BK.shape == (6, 3)
+
+
+def test_a_router_that_hangs_costs_no_search_where_there_is_another(replicated, synthetic_store):
+    victim = pids(replicated, "router-0")[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        with Callers(replicated, {0: synthetic_store}, deadline_seconds=15.0) as callers:
+            time.sleep(10.0)
+        callers.assert_all_right(at_least=3)
+    finally:
+        os.kill(victim, signal.SIGCONT)
+
+
 def test_everything_is_killed_and_the_current_snapshot_is_served_again(service, synthetic_store):
     for pid in service.processes().values():
         os.kill(pid, signal.SIGKILL)
