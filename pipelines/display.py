@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH_WITHOUT_TERMINAL = 160
+"""Columns."""
 
 
 class _RateColumn(ProgressColumn):
@@ -161,6 +163,6 @@ def print_table(title: str, rows: Iterable[tuple[str, object]]) -> None:
 
 
 def console() -> Console:
-    """Standard output; 110 columns wide where it is no terminal."""
+    """Standard output; where it is no terminal, wide enough for the widest table, so that no cell is folded."""
     plain = not sys.stdout.isatty()
-    return Console(file=sys.stdout, width=110 if plain else None, highlight=False)
+    return Console(file=sys.stdout, width=WIDTH_WITHOUT_TERMINAL if plain else None, highlight=False)

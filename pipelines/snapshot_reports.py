@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.table import Table
 from pipelines.display import console, print_table
 from realm_core.errors import ArtifactCorruptError, GateError
 from realm_core.storage.snapshot_pointer import SnapshotPointer, read_pointer
-from realm_core.storage.snapshots import SnapshotManifest, list_snapshots, load_snapshot
+from realm_core.storage.snapshots import SnapshotManifest, list_snapshots, load_snapshot, snapshot_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,12 +24,26 @@ if TYPE_CHECKING:
     from realm_core.storage.snapshot_diff import Overlap, SnapshotDiff
 
 
+_TUNING_COLUMNS = {
+    "leaf_fraction": ("of the leaves", ".2%"),
+    "num_reordered": ("reordered", ",d"),
+    "recall_at_1": ("recall@1", ".4f"),
+    "recall_at_5": ("recall@5", ".4f"),
+    "recall_at_10": ("recall@10", ".4f"),
+    "cost_microseconds": ("cost, us", ".1f"),
+    "queries_per_second_per_core": ("queries/s on a core", ",.0f"),
+}
+"""Of a tuning curve, by name: title and format."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedSnapshot:
     """A snapshot in the list."""
 
     snapshot_id: str
     state: str
+    built_at_seconds: float
+    """When its manifest was written, since the epoch; in a copy of a store, when it was copied."""
     manifest: SnapshotManifest | None
     """None where it is damaged."""
 
@@ -42,7 +56,7 @@ class ListReport:
 
     def show(self) -> None:
         """A line for each."""
-        columns = ("snapshot", "step", "rows", "shards", "size", "recall@5", "age", "state")
+        columns = ("snapshot", "step", "kind", "rows", "shards", "size", "recall@5", "encoder saved", "built", "state")
         now = time.time()
         _print_columns("snapshots", columns, [_line(one, now) for one in self.snapshots])
 
@@ -61,8 +75,8 @@ class ShowReport:
         shards = [(s.digest[:12], s.kind, s.num_rows, s.first_block_id, size(s.num_bytes)) for s in manifest.shards]
         _print_columns("shards", ("shard", "kind", "rows", "first block", "size"), shards)
         if manifest.tuning:
-            names = list(manifest.tuning[0])
-            _print_columns("tuning", names, [[fact(one.get(name, "")) for name in names] for one in manifest.tuning])
+            titles = [title for title, _ in _TUNING_COLUMNS.values()]
+            _print_columns("tuning", ("", *titles), [_tuning_line(manifest, one) for one in manifest.tuning])
         checks = manifest.gate.get("checks", [])
         lines = [(c["name"], fact(c["found"]), fact(c["expected"]), "yes" if c["passed"] else "NO") for c in checks]
         _print_columns("gate", ("check", "found", "expected", "passed"), lines)
@@ -73,7 +87,7 @@ class ShowReport:
         return [
             ("corpus", manifest.corpus_digest[:12]),
             ("encoder", f"{manifest.encoder_digest[:12]}, step {manifest.encoder_step}"),
-            ("encoder left training", f"{age(time.time() - manifest.encoder_saved_at_seconds)} ago"),
+            ("encoder saved", _ago(manifest.encoder_saved_at_seconds, time.time())),
             ("precision of the embeddings", manifest.precision),
             ("dimension", manifest.dimension),
             ("rows", manifest.num_rows),
@@ -85,7 +99,7 @@ class ShowReport:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """The checks of each snapshot that was verified."""
+    """The checks of each snapshot that was verified: at least one."""
 
     reports: dict[str, GateReport]
 
@@ -104,6 +118,7 @@ class VerifyReport:
                 action="`realm embed` and `realm index` make what is damaged or missing again; until then "
                 "`realm snapshots publish ID` or `rollback` can make another snapshot live.",
             )
+        console().print(f"Whole: every file of {len(self.reports):,} snapshot(s) was read, and is as it was written.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +176,35 @@ class CollectedReport:
         is_dry_run = self.report.is_dry_run
         print_table("snapshots gc" + (" (dry run: nothing was removed)" if is_dry_run else ""), self.rows())
         lines = [
-            *((one, "would go" if is_dry_run else "removed", "") for one in self.report.removed),
+            *((one, self._removed(), self._why_removed()) for one in self.report.removed),
             *((one, "kept", why) for one, why in self.report.kept.items()),
         ]
         _print_columns("snapshots", ("snapshot", "", "why"), lines)
+        if is_dry_run:
+            console().print("Nothing was removed yet: the same command without --dry-run removes it.")
 
     def rows(self) -> list[tuple[str, object]]:
-        """Of each kind: kept + removed = found."""
+        """Of each kind: kept + removed = found. Files go that no kept snapshot, run or pointer names."""
         report = self.report
         found, removed = report.found, report.removed_artifacts
         return [
-            ("snapshots", _sum(len(report.kept) + len(report.removed), len(report.removed))),
-            ("index shards", _sum(len(found.shards), len(removed.shards))),
-            ("embedding files", _sum(len(found.embeddings), len(removed.embeddings))),
-            ("encoders", _sum(len(found.encoders), len(removed.encoders))),
-            ("leftovers of runs that died", f"{report.num_leftovers:,} removed"),
-            ("would be freed" if report.is_dry_run else "freed", size(report.num_freed_bytes)),
+            ("snapshots", self._sum(len(report.kept) + len(report.removed), len(report.removed))),
+            ("index shards", self._sum(len(found.shards), len(removed.shards))),
+            ("embedding files", self._sum(len(found.embeddings), len(removed.embeddings))),
+            ("encoders", self._sum(len(found.encoders), len(removed.encoders))),
+            ("leftovers of runs that died", self._sum(report.num_leftovers, report.num_leftovers)),
+            ("disk space to free" if report.is_dry_run else "disk space freed", size(report.num_freed_bytes)),
         ]
+
+    def _sum(self, num_found: int, num_removed: int) -> str:
+        return f"{num_found - num_removed:,} kept + {num_removed:,} {self._removed()} = {num_found:,} found"
+
+    def _removed(self) -> str:
+        return "to remove" if self.report.is_dry_run else "removed"
+
+    def _why_removed(self) -> str:
+        among = f", not among the newest {self.report.num_newest}" if self.report.num_newest else ""
+        return f"neither live nor previous{among}, not being read"
 
 
 def listed_snapshots(store: Store) -> list[ListedSnapshot]:
@@ -185,7 +212,13 @@ def listed_snapshots(store: Store) -> list[ListedSnapshot]:
     ids = list_snapshots(store)
     pointer = _readable_pointer(store)
     return [
-        ListedSnapshot(snapshot_id=one, state=_state(one, pointer, ids), manifest=_readable(store, one)) for one in ids
+        ListedSnapshot(
+            snapshot_id=one,
+            state=_state(one, pointer, ids),
+            built_at_seconds=store.modified_at_seconds(snapshot_path(one)),
+            manifest=_readable(store, one),
+        )
+        for one in ids
     ]
 
 
@@ -236,19 +269,31 @@ def recall(manifest: SnapshotManifest) -> str:
 
 
 def _line(listed: ListedSnapshot, now_seconds: float) -> tuple[object, ...]:
-    manifest = listed.manifest
+    manifest, built = listed.manifest, _ago(listed.built_at_seconds, now_seconds)
     if manifest is None:
-        return (listed.snapshot_id, "", "", "", "", "", "", f"{listed.state}, manifest damaged")
+        return (listed.snapshot_id, *[""] * 7, built, f"{listed.state}, manifest damaged")
     return (
         listed.snapshot_id,
         manifest.encoder_step,
+        ", ".join(sorted({shard.kind for shard in manifest.shards})),
         manifest.num_rows,
         len(manifest.shards),
         size(shard_bytes(manifest)),
         recall(manifest),
-        age(now_seconds - manifest.encoder_saved_at_seconds),
+        _ago(manifest.encoder_saved_at_seconds, now_seconds),
+        built,
         listed.state,
     )
+
+
+def _tuning_line(manifest: SnapshotManifest, tried: dict[str, Any]) -> list[str]:
+    is_chosen = manifest.search_setting.items() <= tried.items()
+    facts = [format(tried[name], form) if name in tried else "" for name, (_, form) in _TUNING_COLUMNS.items()]
+    return ["chosen" if is_chosen else "", *facts]
+
+
+def _ago(at_seconds: float, now_seconds: float) -> str:
+    return f"{age(now_seconds - at_seconds)} ago"
 
 
 def _state(snapshot_id: str, pointer: SnapshotPointer | None, ids: Sequence[str]) -> str:
@@ -293,14 +338,10 @@ def _counts(overlap: Overlap) -> tuple[str, str, str]:
     return f"{overlap.num_shared:,}", f"{overlap.num_gone:,}", f"{overlap.num_new:,}"
 
 
-def _sum(num_found: int, num_removed: int) -> str:
-    return f"{num_found - num_removed:,} kept + {num_removed:,} removed = {num_found:,} found"
-
-
 def _print_columns(title: str, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column, style="bold" if number == 0 else None, overflow="fold")
     for line in lines:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line))
-    console().print(table)
+    console().print(table, "")

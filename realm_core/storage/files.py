@@ -241,6 +241,18 @@ class Store:
             return {}
         return {name.removeprefix(root): int(info["size"]) for name, info in sorted(found.items())}
 
+    def modified_at_seconds(self, path: str) -> float:
+        """When the file was written, seconds since the epoch.
+
+        Raises:
+            ArtifactMissingError: not there.
+            StoreError: it cannot be read.
+        """
+        try:
+            return float(self._call(f"looking for {path}", lambda: self.fs.modified(self.full_path(path)).timestamp()))
+        except FileNotFoundError as error:
+            raise missing_file(self, path) from error
+
     def sha256(self, path: str) -> str:
         """Digest (hex) of the file's bytes as they are in the store now, whatever copies of it this machine has.
 

@@ -36,6 +36,8 @@ class CollectionReport:
     kept: dict[str, str]
     """Why each kept snapshot was kept."""
     removed: tuple[str, ...]
+    num_newest: int
+    """So many of the newest were kept."""
     found: Artifacts
     removed_artifacts: Artifacts
     num_leftovers: int
@@ -61,7 +63,7 @@ def collect_garbage(
             plan = _plan(store, inventory, num_newest, claims, is_dry_run=is_dry_run)
             paths = [_leftover(path) for path in inventory.leftovers] + _paths(plan.artifacts)
             total = len(plan.removed) + len(paths)
-            report = _report(inventory, plan, [path for path, _ in paths], is_dry_run=is_dry_run)
+            report = _report(inventory, plan, num_newest, [path for path, _ in paths], is_dry_run=is_dry_run)
             if is_dry_run:
                 return report
             for number, snapshot_id in enumerate(plan.removed, start=1):
@@ -119,12 +121,15 @@ def _leftover(path: str) -> tuple[str, str | None]:
     return path, None
 
 
-def _report(inventory: Inventory, plan: RemovalPlan, paths: list[str], *, is_dry_run: bool) -> CollectionReport:
+def _report(
+    inventory: Inventory, plan: RemovalPlan, num_newest: int, paths: list[str], *, is_dry_run: bool
+) -> CollectionReport:
     gone = {*paths, *(snapshot_path(one) for one in plan.removed)}
     freed = [size for name, size in inventory.sizes_bytes.items() if name in gone or _folder(name) in gone]
     return CollectionReport(
         kept=plan.kept,
         removed=plan.removed,
+        num_newest=num_newest,
         found=inventory.stored,
         removed_artifacts=plan.artifacts,
         num_leftovers=len(inventory.leftovers),

@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,17 @@ def test_list_shows_every_snapshot_and_which_is_live(realm, ids):
     assert states[2].endswith("live")
     assert "60" in states[0]
     assert "0.9700" in states[0]
+    assert "faiss" in states[0]
+
+
+def test_list_says_when_each_was_built(realm, whole, ids):
+    two_hours_ago = time.time() - 2 * 3600
+    os.utime(whole.store.full_path(snapshot_path(ids[1])), (two_hours_ago, two_hours_ago))
+    out = realm("list")[1]
+    title = next(one for one in out.splitlines() if one.startswith("snapshot "))
+    built = [line(out, one)[title.index("built") :].split("  ")[0] for one in ids]
+    assert built[1] == "2 h ago"
+    assert built[2].endswith(" s ago")
 
 
 def test_list_works_with_damaged_files(realm, whole, ids):
@@ -79,14 +92,25 @@ def test_show_tells_everything_of_the_live_one_unless_named(realm, whole, ids):
     assert ids[0] in realm("show", "step-000001")[1]
 
 
+def test_show_marks_the_chosen_setting_and_folds_nothing(realm, ids):
+    out = realm("show")[1]
+    assert line(out, "chosen").split() == ["chosen", "12.50%", "200", "0.9700", "28,354"]
+    assert out.count("chosen") == 1
+    assert "of the leaves  reordered  recall@1  recall@5" in out
+    assert line(out, "6.25%").split() == ["6.25%", "200", "0.9000", "66,380"]
+
+
 def test_verify_ends_with_0_or_names_what_is_damaged_and_ends_with_1(realm, whole, ids):
-    assert realm("verify")[0] == 0
+    code, out, _ = realm("verify")
+    assert code == 0
+    assert out.strip().endswith("is as it was written.")
     index, embeddings = files_of(load_snapshot(whole.store, ids[0]))
     flip_byte(Path(whole.store.full_path(index)))
     assert realm("verify", "live")[0] == 0
     code, out, err = realm("verify", "--all")
     assert code == 1
     assert out.count("FAILED") == 1
+    assert "as it was written" not in out
     assert all(one in out for one in ids)
     assert err.strip().splitlines()[-1].startswith("realm: realm snapshots verify: ")
     assert index in err
@@ -131,17 +155,26 @@ def test_a_snapshot_that_fails_its_gate_is_not_published(realm, whole, ids):
     assert whole.store.read_bytes("CURRENT") == before
 
 
+def test_gc_says_that_a_snapshot_is_not_among_the_newest(realm, whole, ids):
+    fourth = whole.publish(4, encoder_digest=whole.encoder_digest)
+    out = realm("gc", "--keep", "1", "--dry-run")[1]
+    assert "neither live nor previous, not among the newest 1, not being read" in line(out, ids[0])
+    assert line(out, fourth).endswith("live, among the newest 1")
+
+
 def test_gc_counts_add_up_and_a_dry_run_removes_nothing(realm, whole, ids):
     before = whole.store.sizes_bytes("snapshots")
     code, out, _ = realm("gc", "--keep", "0", "--dry-run")
     assert code == 0
     assert "dry run" in out
-    assert counts(out, "snapshots") == "2 kept + 1 removed = 3 found"
+    assert counts(out, "snapshots") == "2 kept + 1 to remove = 3 found"
+    assert "to remove  neither live nor previous, not being read" in line(out, ids[0])
+    assert "without --dry-run" in out
     assert whole.store.sizes_bytes("snapshots") == before
     code, out, _ = realm("gc", "--keep", "0")
     assert counts(out, "snapshots") == "2 kept + 1 removed = 3 found"
     assert counts(out, "embedding files") == "3 kept + 0 removed = 3 found"
-    assert "removed" in line(out, ids[0])
+    assert "removed  neither live nor previous, not being read" in line(out, ids[0])
     assert [name.removesuffix(".json") for name in whole.store.list("snapshots")] == ids[1:]
 
 

@@ -1,4 +1,5 @@
 import os
+import time
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -16,6 +17,16 @@ def test_written_bytes_are_read_back_on_disk_and_in_memory(tmp_path):
         store.write_bytes("a/b.bin", b"two")
         assert store.read_bytes("a/b.bin") == b"two"
         assert store.list("a") == ["b.bin"]
+
+
+def test_a_file_knows_when_it_was_written(tmp_path):
+    for url in (str(tmp_path / "store"), "memory://files-written"):
+        store = Store(url)
+        before = time.time()
+        store.write_bytes("a/b.bin", b"one")
+        assert before - 1 < store.modified_at_seconds("a/b.bin") < time.time() + 1
+        with pytest.raises(ArtifactMissingError, match=r"no a/c\.bin"):
+            store.modified_at_seconds("a/c.bin")
 
 
 def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path):

@@ -56,6 +56,9 @@ def test_what_is_written_is_read_listed_and_removed(store, tmp_path):
     assert store.local_file("parts/y").read_bytes() == b"three"
     assert store.list("parts") == ["x", "y"]
     assert store.list("nothing") == []
+    assert abs(store.modified_at_seconds("parts/y") - time.time()) < 60
+    with pytest.raises(ArtifactMissingError):
+        store.modified_at_seconds("parts/z")
     assert [store.exists(path) for path in ("parts/x", "parts", "parts/z", "nothing/x")] == [True, True, False, False]
     store.remove("parts/x")
     store.remove("parts/x")
