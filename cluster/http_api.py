@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import json
-import secrets
-import socket
 import threading
 import time
 from functools import partial
@@ -16,35 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import uvicorn
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, Query
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
+from cluster.http_address import is_loopback, listen_on, parse_address, require_token, url_of
+from cluster.http_docs import docs_page
+from cluster.http_errors import RESPONSES, error_answer, explain_errors
+from cluster.http_guard import guard_requests
 from cluster.retrieval.batching import too_late
-from realm_core.errors import (
-    ArtifactCorruptError,
-    ArtifactMissingError,
-    DeadlineExceededError,
-    OverloadedError,
-    QueryError,
-    RealmError,
-    ServiceUnavailableError,
-    StoreError,
-    UsageError,
-)
+from realm_core.errors import OverloadedError, QueryError, ServiceUnavailableError
 from realm_core.storage.snapshots import list_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cluster.retrieval.client import RetrievalClient
     from realm_core.retrieval.snapshot_search import SearchResult
 
 MAX_HITS = 1_000
 MAX_QUERIES = 1_000
-MAX_BODY_BYTES = 32 << 20
 MAX_DEADLINE_SECONDS = 300.0
 MAX_TEXT_CHARACTERS = 10_000
 """A query is cut to 94 word pieces all the same."""
@@ -68,19 +53,6 @@ BLOCK_FIELDS: tuple[FieldName, ...] = (
     "body_token_ids",
 )
 
-_STATUS = (
-    (QueryError, HTTPStatus.BAD_REQUEST),
-    (ArtifactCorruptError, HTTPStatus.INTERNAL_SERVER_ERROR),
-    (ArtifactMissingError, HTTPStatus.INTERNAL_SERVER_ERROR),
-    (OverloadedError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (DeadlineExceededError, HTTPStatus.GATEWAY_TIMEOUT),
-    (ServiceUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (StoreError, HTTPStatus.NOT_FOUND),
-)
-RETRY_AFTER_SECONDS = 1
-MAX_PROBLEMS = 5
-"""Of a malformed request, as many as are told."""
-
 
 class SearchRequest(BaseModel):
     """What to search for: texts, or query embeddings of the snapshot's width."""
@@ -97,39 +69,22 @@ class SearchRequest(BaseModel):
     """Fields of the blocks to answer with."""
 
 
-def make_app(client: RetrievalClient, *, token: str | None, is_loopback: bool) -> FastAPI:
-    """The application; every path but none asks for `Authorization: Bearer TOKEN` where there is a token."""
-    app = FastAPI(title="REALM retrieval", version="1", description=__doc__ or "")
-    _guard(app, token, is_loopback)
-    _explain_errors(app)
-    _add_search(app, client)
-    _add_blocks_and_health(app, client)
-    return app
-
-
-class ErrorAnswer(BaseModel):
-    """Why there is no answer; the four facts where it is an error of the service's own."""
-
-    error: str
-    where: str | None = None
-    found: str | None = None
-    expected: str | None = None
-    action: str | None = None
-
-
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": what}
-    for status, what in (
-        ("default", "an error"),
-        (400, "what makes no sense"),
-        (401, "no token, or a wrong one"),
-        (404, "no such block or snapshot"),
-        (413, "too large a body"),
-        (500, "a damaged store, or a fault of the program"),
-        (503, "not ready, or too busy: try again"),
-        (504, "no answer by the deadline"),
+def make_app(client: RetrievalClient, *, token: str | None, is_on_loopback: bool) -> FastAPI:
+    """The application; where there is a token, every path asks for `Authorization: Bearer TOKEN`."""
+    app = FastAPI(
+        title="REALM retrieval",
+        version="1",
+        description="Searches the blocks of a retrieval service.",
+        docs_url=None,  # FastAPI's own page loads its scripts from another server
+        redoc_url=None,
     )
-}
+    guard_requests(app, token=token, is_on_loopback=is_on_loopback)
+    explain_errors(app)
+    _add_search(app, client)
+    _add_blocks(app, client)
+    _add_health(app, client)
+    _add_docs(app)
+    return app
 
 
 class HttpApi:
@@ -141,9 +96,8 @@ class HttpApi:
 
     def __init__(self, address: str, client: RetrievalClient, token: str | None) -> None:
         require_token(address, token)
-        host, port = parse_address(address)
-        self._socket = _listen(address, host, port)
-        app = make_app(client, token=token, is_loopback=is_loopback(host))
+        self._socket = listen_on(address)
+        app = make_app(client, token=token, is_on_loopback=is_loopback(parse_address(address)[0]))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
         self._thread.start()
@@ -151,93 +105,13 @@ class HttpApi:
     @property
     def url(self) -> str:
         """Where it answers."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(self._socket)
 
     def close(self) -> None:
         """Stops answering, after what it is answering."""
         self._server.should_exit = True
         self._thread.join(timeout=10.0)
         self._socket.close()
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(
-            where=f"--http {address}",
-            found="no host and port",
-            expected="such as 127.0.0.1:8080",
-            action="Correct the address.",
-        )
-    return host.strip("[]"), int(port)
-
-
-def require_token(address: str, token: str | None) -> None:
-    """Raises `UsageError` for an address that other machines reach and no token."""
-    host, _ = parse_address(address)
-    if not is_loopback(host) and not token:
-        raise UsageError(
-            where=f"--http {address}",
-            found="an address that other machines reach, and no token",
-            expected="REALM_HTTP_TOKEN in the environment",
-            action="Set it, or listen on 127.0.0.1.",
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _guard(app: FastAPI, token: str | None, is_on_loopback: bool) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Any]]) -> Any:  # noqa: ANN401 - Starlette's signature
-        given = request.headers.get("authorization", "").encode("utf-8", "replace")
-        if token and not secrets.compare_digest(given, f"Bearer {token}".encode()):
-            headers = {"WWW-Authenticate": "Bearer"}
-            return _error(HTTPStatus.UNAUTHORIZED, "expected Authorization: Bearer TOKEN", headers=headers)
-        # Without a token, a page in a browser of this machine could reach the service under a name of its own.
-        if is_on_loopback and not token and not is_loopback(request.url.hostname or ""):
-            return _error(HTTPStatus.MISDIRECTED_REQUEST, f"the host {request.url.hostname!r}; expected a loopback one")
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
-            return _error(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of known length, at most {MAX_BODY_BYTES} bytes"
-            )
-        return await answer(request)
-
-
-def _explain_errors(app: FastAPI) -> None:
-    @app.exception_handler(RealmError)
-    async def ours(_: Request, error: RealmError) -> JSONResponse:
-        status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-        facts = {"where": error.where, "found": error.found, "expected": error.expected, "action": error.action}
-        is_passing = status == HTTPStatus.SERVICE_UNAVAILABLE
-        return _error(
-            status, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if is_passing else {}, **facts
-        )
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        more = f"; {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        return _error(HTTPStatus.BAD_REQUEST, "; ".join(problems[:MAX_PROBLEMS]) + more)
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        what = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
-        return _error(HTTPStatus(error.status_code), what, headers=dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:  # uvicorn logs its traceback
-        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}; the log of the front has it")
 
 
 class _Searches:
@@ -284,7 +158,7 @@ class _Searches:
 def _add_search(app: FastAPI, client: RetrievalClient) -> None:
     searches = _Searches(client)
 
-    @app.get("/search", responses=_RESPONSES)
+    @app.get("/search", responses=RESPONSES)
     async def search(
         q: Annotated[str, Query(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text to search for")],
         k: NumHits = 5,
@@ -296,7 +170,7 @@ def _add_search(app: FastAPI, client: RetrievalClient) -> None:
         request = SearchRequest(texts=[q], k=k, deadline_seconds=deadline_seconds, fields=["title", "body"])
         return await searches.run(request)
 
-    @app.post("/search", responses=_RESPONSES)
+    @app.post("/search", responses=RESPONSES)
     async def search_many(request: SearchRequest) -> Response:
         """The blocks most relevant to each of many texts or query embeddings."""
         if (request.texts is None) == (request.query_embeddings is None):
@@ -306,37 +180,43 @@ def _add_search(app: FastAPI, client: RetrievalClient) -> None:
         return await searches.run(request)
 
 
-def _add_blocks_and_health(app: FastAPI, client: RetrievalClient) -> None:
-    @app.get("/blocks/{block_id}", responses=_RESPONSES)
+def _add_blocks(app: FastAPI, client: RetrievalClient) -> None:
+    @app.get("/blocks/{block_id}", responses=RESPONSES)
     def block(block_id: int, snapshot: SnapshotId | None = None) -> JSONResponse:
         """A block of the live snapshot's corpus, or of another snapshot's."""
         snapshot_id = snapshot or client.live_snapshot().snapshot_id
         corpus_digest = client.corpus_of(snapshot_id)
         if block_id < 0:
-            raise _bad_query(f"block id {block_id}", "0 or more")
+            raise _bad_query(f"block id {block_id}", "0 or more", where="/blocks")
         try:
             found = client.fields_of(corpus_digest, np.array([[block_id]]), BLOCK_FIELDS)
         except QueryError as error:
-            return _error(HTTPStatus.NOT_FOUND, str(error))
+            return error_answer(error, HTTPStatus.NOT_FOUND)
         record = {name: _plain(values[0][0]) for name, values in found.items()}
         return JSONResponse({"block_id": block_id, "snapshot": snapshot_id, **record})
 
+
+def _add_health(app: FastAPI, client: RetrievalClient) -> None:
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         """200 while this process answers, whatever becomes of the others."""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses=_RESPONSES)
+    @app.get("/readyz", responses=RESPONSES)
     def ready() -> JSONResponse:
         """200 when every router sees a process of every index shard; else 503."""
         status = client.status(timeout_seconds=READY_SECONDS)
         down = status.what_is_down()
         if down:
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(down), headers=headers)
+            raise ServiceUnavailableError(
+                where="/readyz",
+                found="; ".join(down),
+                expected="every router up, with a healthy replica of every index shard",
+                action="A process that died is restarted by itself: look again in a few seconds.",
+            )
         return JSONResponse({"status": "ready", "live": status.snapshot.snapshot_id})
 
-    @app.get("/snapshots")
+    @app.get("/snapshots", responses=RESPONSES)
     def snapshots() -> dict[str, Any]:
         """Ids of all snapshots in the store, and which of them is live."""
         live = client.live_snapshot()
@@ -346,6 +226,12 @@ def _add_blocks_and_health(app: FastAPI, client: RetrievalClient) -> None:
             "num_rows": live.num_rows,
             "snapshots": list_snapshots(client.store),
         }
+
+
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
 
 
 def _answer(client: RetrievalClient, result: SearchResult, fields: list[FieldName]) -> dict[str, Any]:
@@ -386,23 +272,5 @@ def _uids(texts: list[list[str]]) -> list[list[bytes]]:
         raise _bad_query(f"a uid that is no hexadecimal ({error})", "40 digits") from error
 
 
-def _bad_query(found: str, expected: str) -> QueryError:
-    return QueryError(where="/search", found=found, expected=expected, action="Correct the request; see /docs.")
-
-
-def _error(status: HTTPStatus, message: str, *, headers: dict[str, str] | None = None, **facts: str) -> JSONResponse:
-    return JSONResponse({"error": message, **facts}, status_code=status, headers=headers or {})
-
-
-def _listen(address: str, host: str, port: int) -> socket.socket:
-    try:
-        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family, backlog=512)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        raise UsageError(
-            where=f"--http {address}",
-            found="a port that is in use" if in_use else str(error),
-            expected="a free port of this machine",
-            action="Choose another port, or stop the process that listens there.",
-        ) from error
+def _bad_query(found: str, expected: str, *, where: str = "/search") -> QueryError:
+    return QueryError(where=where, found=found, expected=expected, action="Correct the request; see /docs.")

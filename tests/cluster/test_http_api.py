@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cluster.http_api import HttpApi, parse_address
+from cluster.http_address import parse_address
+from cluster.http_api import HttpApi, SearchRequest
 from pipelines.http_search import search_http
 from realm_core.errors import (
     ArtifactCorruptError,
@@ -198,8 +199,41 @@ def test_query_embeddings_are_searched_as_float32(make_api):
 )
 def test_what_cannot_be_answered_is_a_status_and_a_reason(make_api, path, body, status):
     found, answer, headers = ask(make_api()[0], path, body=body)
-    assert (found, bool(answer["error"])) == (status, True)
+    assert found == status
+    require_facts(answer)
     assert ("Retry-After" in headers) == (status == 503)
+
+
+def require_facts(answer):
+    """All of them, in words, and together in one sentence."""
+    assert set(answer) == {"error", *WORDS}
+    assert all(answer.values())
+    assert answer["error"] == "{where}: {found}; expected {expected}. {action}".format(**answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "found", "expected"),
+    [
+        ("/search?q=a&k=0", None, "query.k '0'", "query.k: greater than or equal to 1"),
+        ("/search", None, "no query.q", "query.q: Field required"),
+        ("/search", {"texts": ["a"], "k": 1001}, "body.k 1001", "body.k: less than or equal to 1000"),
+        ("/search", {"texts": ["a"], "unknown": 1}, "body.unknown 1", "body.unknown: Extra inputs are not permitted"),
+        ("/search", {"query_embeddings": [["x" * 99]]}, "body.query_embeddings.0.0 '" + "x" * 39 + "…", "valid number"),
+        ("/nope", None, "Not Found", "a path and a method that there are"),
+    ],
+)
+def test_a_malformed_request_says_what_was_found_and_what_was_expected(make_api, path, body, found, expected):
+    _, answer, _ = ask(make_api()[0], path, body=body)
+    assert answer["where"] == f"{'GET' if body is None else 'POST'} {path.split('?')[0]}"
+    assert answer["found"] == found
+    assert expected in answer["expected"]
+    assert "/docs" in answer["action"]
+
+
+def test_of_many_problems_the_first_are_told(make_api):
+    _, answer, _ = ask(make_api()[0], "/search", body={"query_embeddings": [["x"] * 3] * 900})
+    assert answer["found"].endswith("; 2695 more")
+    assert answer["found"].count("query_embeddings") == 5
 
 
 def test_an_error_of_ours_says_its_four_facts(make_api):
@@ -213,8 +247,11 @@ def test_a_body_that_is_too_large_is_refused_unread(make_api):
     api, _ = make_api()
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n")
-        assert b" 413 " in connection.recv(1000).split(b"\r\n")[0]
+        length = b"Content-Length: 99999999999\r\nConnection: close\r\n"
+        connection.sendall(b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\n" + length + b"\r\n")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+        assert b" 413 " in head.split(b"\r\n")[0]
+        require_facts(json.loads(body))
 
 
 def test_a_block_with_all_its_fields(make_api):
@@ -232,7 +269,8 @@ def test_health_readiness_and_snapshots(make_api):
     assert ask(api, "/readyz")[:2] == (200, {"status": "ready", "live": "step-000001-x"})
     client.down = ["router 1 does not answer"]
     status, answer, headers = ask(api, "/readyz")
-    assert (status, answer["error"], headers["Retry-After"]) == (503, "router 1 does not answer", "1")
+    assert (status, answer["found"], headers["Retry-After"]) == (503, "router 1 does not answer", "1")
+    require_facts(answer)
     status, answer, _ = ask(api, "/snapshots")
     assert (status, answer["live"], answer["snapshots"]) == (200, "step-000001-x", [])
 
@@ -240,6 +278,21 @@ def test_health_readiness_and_snapshots(make_api):
 def test_openapi_lists_the_paths(make_api):
     _, answer, _ = ask(make_api()[0], "/openapi.json")
     assert set(answer["paths"]) == {"/search", "/blocks/{block_id}", "/healthz", "/readyz", "/snapshots"}
+
+
+def test_docs_lists_every_path_and_needs_no_other_server(make_api):
+    api, _ = make_api()
+    with urllib.request.urlopen(api.url + "/docs", timeout=20) as response:
+        assert response.headers["Content-Type"].startswith("text/html")
+        page = response.read().decode()
+    for heading in ("GET /search", "POST /search", "GET /blocks/{block_id}", "GET /readyz", "GET /snapshots"):
+        assert f"<code>{heading}</code>" in page
+    assert "integer, at least 1, at most 1000, 5 unless given" in page
+    for field in SearchRequest.model_fields:
+        assert f"<td>{field}</td>" in page
+    assert "<script" not in page
+    assert "//" not in page.replace("<!doctype", "")
+    assert ask(api, "/redoc")[0] == 404
 
 
 def test_errors_are_described_as_they_are(make_api):
@@ -297,8 +350,9 @@ def test_more_waiting_searches_than_can_be_answered_are_refused(make_api, monkey
 def test_with_a_token_every_path_asks_for_it(make_api, path):
     api, _ = make_api(token="secret-ü")
     for token in (None, "wrong"):
-        status, _, headers = ask(api, path, token=token)
+        status, answer, headers = ask(api, path, token=token)
         assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
+        require_facts(answer)
 
 
 def test_the_token_opens(make_api):
@@ -313,7 +367,9 @@ def test_beyond_loopback_a_token_is_needed(make_api):
 
 def test_without_a_token_no_other_name_than_loopback_s_is_answered(make_api):
     api, _ = make_api()
-    assert ask(api, "/healthz", headers={"Host": "evil.example"})[0] == 421
+    status, answer, _ = ask(api, "/healthz", headers={"Host": "evil.example"})
+    assert status == 421
+    require_facts(answer)
     assert ask(api, "/healthz", headers={"Host": "localhost:1"})[0] == 200
 
 
