@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import json
 import secrets
-import socket
 import threading
 import time
 from functools import partial
@@ -22,6 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from cluster.http_address import is_loopback, listen, parse_address, require_token
+from cluster.http_docs import add_docs
 from cluster.retrieval.batching import too_late
 from realm_core.errors import (
     ArtifactCorruptError,
@@ -32,7 +31,6 @@ from realm_core.errors import (
     RealmError,
     ServiceUnavailableError,
     StoreError,
-    UsageError,
 )
 from realm_core.storage.snapshots import list_snapshots
 
@@ -99,11 +97,13 @@ class SearchRequest(BaseModel):
 
 def make_app(client: RetrievalClient, *, token: str | None, is_loopback: bool) -> FastAPI:
     """The application; every path but none asks for `Authorization: Bearer TOKEN` where there is a token."""
-    app = FastAPI(title="REALM retrieval", version="1", description=__doc__ or "")
+    # FastAPI's own pages fetch their scripts from elsewhere, which a cluster without a way out does not have.
+    app = FastAPI(title="REALM retrieval", version="1", description=__doc__ or "", docs_url=None, redoc_url=None)
     _guard(app, token, is_loopback)
     _explain_errors(app)
     _add_search(app, client)
     _add_blocks_and_health(app, client)
+    add_docs(app)
     return app
 
 
@@ -142,7 +142,7 @@ class HttpApi:
     def __init__(self, address: str, client: RetrievalClient, token: str | None) -> None:
         require_token(address, token)
         host, port = parse_address(address)
-        self._socket = _listen(address, host, port)
+        self._socket = listen(address, host, port)
         app = make_app(client, token=token, is_loopback=is_loopback(host))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
@@ -159,41 +159,6 @@ class HttpApi:
         self._server.should_exit = True
         self._thread.join(timeout=10.0)
         self._socket.close()
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(
-            where=f"--http {address}",
-            found="no host and port",
-            expected="such as 127.0.0.1:8080",
-            action="Correct the address.",
-        )
-    return host.strip("[]"), int(port)
-
-
-def require_token(address: str, token: str | None) -> None:
-    """Raises `UsageError` for an address that other machines reach and no token."""
-    host, _ = parse_address(address)
-    if not is_loopback(host) and not token:
-        raise UsageError(
-            where=f"--http {address}",
-            found="an address that other machines reach, and no token",
-            expected="REALM_HTTP_TOKEN in the environment",
-            action="Set it, or listen on 127.0.0.1.",
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _guard(app: FastAPI, token: str | None, is_on_loopback: bool) -> None:
@@ -216,19 +181,21 @@ def _guard(app: FastAPI, token: str | None, is_on_loopback: bool) -> None:
 
 def _explain_errors(app: FastAPI) -> None:
     @app.exception_handler(RealmError)
-    async def ours(_: Request, error: RealmError) -> JSONResponse:
+    async def own(_: Request, error: RealmError) -> JSONResponse:
         status = next((s for kind, s in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-        facts = {"where": error.where, "found": error.found, "expected": error.expected, "action": error.action}
-        is_passing = status == HTTPStatus.SERVICE_UNAVAILABLE
-        return _error(
-            status, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if is_passing else {}, **facts
-        )
+        return _error_of(error, status)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         more = f"; {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        return _error(HTTPStatus.BAD_REQUEST, "; ".join(problems[:MAX_PROBLEMS]) + more)
+        ours = QueryError(
+            where=f"{request.method} {request.url.path}",
+            found="; ".join(problems[:MAX_PROBLEMS]) + more,
+            expected="what /docs lists",
+            action="Correct the request.",
+        )
+        return _error_of(ours, HTTPStatus.BAD_REQUEST)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -390,19 +357,11 @@ def _bad_query(found: str, expected: str) -> QueryError:
     return QueryError(where="/search", found=found, expected=expected, action="Correct the request; see /docs.")
 
 
+def _error_of(error: RealmError, status: HTTPStatus) -> JSONResponse:
+    facts = {"where": error.where, "found": error.found, "expected": error.expected, "action": error.action}
+    is_passing = status == HTTPStatus.SERVICE_UNAVAILABLE
+    return _error(status, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if is_passing else {}, **facts)
+
+
 def _error(status: HTTPStatus, message: str, *, headers: dict[str, str] | None = None, **facts: str) -> JSONResponse:
     return JSONResponse({"error": message, **facts}, status_code=status, headers=headers or {})
-
-
-def _listen(address: str, host: str, port: int) -> socket.socket:
-    try:
-        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family, backlog=512)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        raise UsageError(
-            where=f"--http {address}",
-            found="a port that is in use" if in_use else str(error),
-            expected="a free port of this machine",
-            action="Choose another port, or stop the process that listens there.",
-        ) from error

@@ -12,7 +12,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.calls import get
-from cluster.http_api import HttpApi, parse_address, require_token
+from cluster.http_address import parse_address, require_token
+from cluster.http_api import HttpApi
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient
 from cluster.retrieval.generation import HTTP_NAME

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cluster.http_api import require_token
+from cluster.http_address import require_token
 from cluster.http_front import running_http, start_http
 from cluster.retrieval_service import (
     RetrievalClient,

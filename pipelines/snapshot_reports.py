@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from realm_core.storage.garbage import CollectionReport
     from realm_core.storage.publishing import Move
     from realm_core.storage.snapshot_diff import Overlap, SnapshotDiff
+
+
+TUNING_COLUMNS = {
+    "leaf_fraction": "leaves",
+    "num_reordered": "reordered",
+    "recall_at_1": "recall@1",
+    "recall_at_5": "recall@5",
+    "recall_at_10": "recall@10",
+    "cost_microseconds": "cost us",
+    "queries_per_second_per_core": "queries/s a core",
+}
+"""Of a point of the curve: its field, and what its column is called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +54,7 @@ class ListReport:
 
     def show(self) -> None:
         """A line for each."""
-        columns = ("snapshot", "step", "rows", "shards", "size", "recall@5", "age", "state")
+        columns = ("snapshot", "step", "rows", "index", "size", "recall@5", "trained", "state")
         now = time.time()
         _print_columns("snapshots", columns, [_line(one, now) for one in self.snapshots])
 
@@ -61,8 +73,7 @@ class ShowReport:
         shards = [(s.digest[:12], s.kind, s.num_rows, s.first_block_id, size(s.num_bytes)) for s in manifest.shards]
         _print_columns("shards", ("shard", "kind", "rows", "first block", "size"), shards)
         if manifest.tuning:
-            names = list(manifest.tuning[0])
-            _print_columns("tuning", names, [[fact(one.get(name, "")) for name in names] for one in manifest.tuning])
+            _print_columns("tuning", ("", *TUNING_COLUMNS.values()), [_point(one, manifest) for one in manifest.tuning])
         checks = manifest.gate.get("checks", [])
         lines = [(c["name"], fact(c["found"]), fact(c["expected"]), "yes" if c["passed"] else "NO") for c in checks]
         _print_columns("gate", ("check", "found", "expected", "passed"), lines)
@@ -208,7 +219,7 @@ def age(seconds: float) -> str:
 def fact(value: object) -> str:
     """Numbers as people read them, digests cut short."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     text = str(value)
@@ -235,6 +246,11 @@ def recall(manifest: SnapshotManifest) -> str:
     return ", ".join(f"{name.removeprefix('recall')} {found:.4f}" for name, found in measured.items()) or "not measured"
 
 
+def index_of(manifest: SnapshotManifest) -> str:
+    """Kind and number of the shards."""
+    return f"{len(manifest.shards):,} {'/'.join(sorted({shard.kind for shard in manifest.shards}))}"
+
+
 def _line(listed: ListedSnapshot, now_seconds: float) -> tuple[object, ...]:
     manifest = listed.manifest
     if manifest is None:
@@ -243,12 +259,17 @@ def _line(listed: ListedSnapshot, now_seconds: float) -> tuple[object, ...]:
         listed.snapshot_id,
         manifest.encoder_step,
         manifest.num_rows,
-        len(manifest.shards),
+        index_of(manifest),
         size(shard_bytes(manifest)),
         recall(manifest),
-        age(now_seconds - manifest.encoder_saved_at_seconds),
+        f"{age(now_seconds - manifest.encoder_saved_at_seconds)} ago",
         listed.state,
     )
+
+
+def _point(point: dict[str, Any], manifest: SnapshotManifest) -> tuple[str, ...]:
+    is_chosen = all(point[name] == value for name, value in manifest.search_setting.items())
+    return ("->" if is_chosen else "", *(fact(point[name]) for name in TUNING_COLUMNS))
 
 
 def _state(snapshot_id: str, pointer: SnapshotPointer | None, ids: Sequence[str]) -> str:

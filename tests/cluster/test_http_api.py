@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cluster.http_api import HttpApi, parse_address
+from cluster.http_address import parse_address
+from cluster.http_api import HttpApi
 from pipelines.http_search import search_http
 from realm_core.errors import (
     ArtifactCorruptError,
@@ -240,6 +241,23 @@ def test_health_readiness_and_snapshots(make_api):
 def test_openapi_lists_the_paths(make_api):
     _, answer, _ = ask(make_api()[0], "/openapi.json")
     assert set(answer["paths"]) == {"/search", "/blocks/{block_id}", "/healthz", "/readyz", "/snapshots"}
+
+
+def test_a_malformed_request_says_its_four_facts(make_api):
+    status, answer, _ = ask(make_api()[0], "/search?q=ice&k=0")
+    assert (status, answer["where"]) == (400, "GET /search")
+    assert "k" in answer["found"] and "greater than or equal to 1" in answer["found"]
+    assert answer["expected"] and answer["action"]
+
+
+def test_the_page_of_what_there_is_names_every_path_and_fetches_nothing(make_api):
+    api, _ = make_api()
+    with urllib.request.urlopen(f"{api.url}/docs", timeout=20) as response:
+        page = response.read().decode()
+    for path in ask(api, "/openapi.json")[1]["paths"]:
+        assert f" {path}</h2>" in page
+    assert "exclude_uids" in page and "at most 1,000" in page
+    assert not [tag for tag in ("<script", "<link", "<img", "src=", "://") if tag in page]
 
 
 def test_errors_are_described_as_they_are(make_api):

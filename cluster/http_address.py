@@ -1,0 +1,59 @@
+"""Where the HTTP front listens, and who may reach it there."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+from realm_core.errors import UsageError
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(
+            where=f"--http {address}",
+            found="no host and port",
+            expected="such as 127.0.0.1:8080",
+            action="Correct the address.",
+        )
+    return host.strip("[]"), int(port)
+
+
+def require_token(address: str, token: str | None) -> None:
+    """Raises `UsageError` for an address that other machines reach and no token."""
+    host, _ = parse_address(address)
+    if not is_loopback(host) and not token:
+        raise UsageError(
+            where=f"--http {address}",
+            found="an address that other machines reach, and no token",
+            expected="REALM_HTTP_TOKEN in the environment",
+            action="Set it, or listen on 127.0.0.1.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(address: str, host: str, port: int) -> socket.socket:
+    """A listening socket; raises `UsageError` where there can be none."""
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place[:2], family=family, backlog=512)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        raise UsageError(
+            where=f"--http {address}",
+            found="a port that is in use" if in_use else str(error),
+            expected="a free port of this machine",
+            action="Choose another port, or stop the process that listens there.",
+        ) from error
