@@ -13,11 +13,11 @@ import numpy as np
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Query
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.http_address import is_loopback, listen_on, parse_address, require_token, url_of
-from cluster.http_docs import docs_page
+from cluster.http_docs import add_docs
 from cluster.http_errors import RESPONSES, error_answer, explain_errors
 from cluster.http_guard import guard_requests
 from cluster.retrieval.batching import too_late
@@ -83,7 +83,7 @@ def make_app(client: RetrievalClient, *, token: str | None, is_on_loopback: bool
     _add_search(app, client)
     _add_blocks(app, client)
     _add_health(app, client)
-    _add_docs(app)
+    add_docs(app)
     return app
 
 
@@ -226,12 +226,6 @@ def _add_health(app: FastAPI, client: RetrievalClient) -> None:
             "num_rows": live.num_rows,
             "snapshots": list_snapshots(client.store),
         }
-
-
-def _add_docs(app: FastAPI) -> None:
-    @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
 
 
 def _answer(client: RetrievalClient, result: SearchResult, fields: list[FieldName]) -> dict[str, Any]:

@@ -1,89 +1,87 @@
-"""The page at /docs: what the HTTP front takes, as plain HTML without scripts, so that it needs no other server."""
+"""The page at /docs: what the front takes, from its OpenAPI description, without a script from anywhere."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from fastapi.responses import HTMLResponse
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-Schema = dict[str, Any]
+    from fastapi import FastAPI
 
-_LIMITS = {
-    "minimum": "at least {}",
-    "exclusiveMinimum": "above {}",
-    "maximum": "at most {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "maxItems": "at most {}",
-    "pattern": "matches {}",
-    "default": "{} unless given",
-}
-"""Keywords of JSON Schema, and how they are told."""
-_STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto}td,th{text-align:left;padding:0 1em .2em 0}"
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }}
+h2 {{ font-size: 1em; margin: 2em 0 0; }} h2, code {{ font-family: ui-monospace, monospace; }}
+table {{ border-collapse: collapse; margin: .5em 0; }} td {{ padding: .1em 1em .1em 0; vertical-align: top; }}
+</style>
+<h1>{title}</h1>
+<p>{description} The same for programs: <a href="openapi.json">openapi.json</a>.</p>
+{operations}
+</html>
+"""
 
 
-def docs_page(openapi: Mapping[str, Any]) -> str:
-    """The page for an OpenAPI description: each path and method with its parameters, fields and statuses."""
+def add_docs(app: FastAPI) -> None:
+    """Adds the page; call it after all paths are added."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page_of(app.openapi()))
+
+
+def page_of(openapi: dict[str, Any]) -> str:
+    """HTML that lists each path, what it takes and how it answers."""
     schemas = openapi.get("components", {}).get("schemas", {})
-    title = escape(openapi["info"]["title"])
-    sections = [
-        section
+    operations = [
+        _operation(method.upper(), path, operation, schemas)
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
-        for section in _section(f"{method.upper()} {path}", operation, schemas)
     ]
-    return "\n".join(
-        [
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>',
-            f"<h1>{title}</h1><p>{escape(openapi['info']['description'])}</p>",
-            '<p>For programs: <a href="/openapi.json">/openapi.json</a></p>',
-            *sections,
-            "</html>",
-        ]
+    info = openapi["info"]
+    return _PAGE.format(
+        title=escape(info["title"]), description=escape(info["description"]), operations="\n".join(operations)
     )
 
 
-def _section(heading: str, operation: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Iterator[str]:
-    yield f"<h2><code>{escape(heading)}</code></h2><p>{escape(operation.get('description', ''))}</p>"
-    rows = [*_parameters(operation), *_body_fields(operation, schemas)]
-    if rows:
-        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        yield "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
-    answers = [f"{status}: {answer['description']}" for status, answer in operation["responses"].items()]
-    yield f"<p>{escape('; '.join(answers))}</p>"
+def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+    rows = [
+        (one["name"], one["in"], one["schema"], one.get("required", False)) for one in operation.get("parameters", ())
+    ]
+    rows += _body_fields(operation, schemas)
+    taken = "".join(
+        f"<tr><td><code>{escape(name)}</code><td>{place}{', required' if required else ''}<td>{escape(_type(schema))}"
+        for name, place, schema, required in rows
+    )
+    answers = "; ".join(
+        f"{status} {escape(answer['description'])}" for status, answer in operation["responses"].items()
+    )
+    said = escape(operation.get("description", ""))
+    table = f"<table>{taken}</table>" if taken else ""
+    return f"<h2>{method} {escape(path)}</h2><p>{said}</p>{table}<p>Answers: {answers}.</p>"
 
 
-def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for one in operation.get("parameters", ()):
-        yield one["name"], f"{one['in']}, {_needed(one['required'])}", _kind(one["schema"], one.get("description"))
-
-
-def _body_fields(operation: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Iterator[tuple[str, str, str]]:
+def _body_fields(operation: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         schema = schemas[content["schema"]["$ref"].rpartition("/")[2]]
         for name, field in schema["properties"].items():
-            yield name, f"body, {_needed(name in schema.get('required', ()))}", _kind(field, field.get("description"))
+            yield name, "body, JSON", field, name in schema.get("required", ())
 
 
-def _needed(is_required: bool) -> str:
-    return "required" if is_required else "optional"
-
-
-def _kind(schema: Schema, description: str | None = None) -> str:
-    """A schema in words, such as `integer, at least 1, at most 1000, 5 unless given`."""
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in a few words."""
     if "anyOf" in schema:
-        kinds = [_kind(one) for one in schema["anyOf"] if one.get("type") != "null"]
-        return "; ".join([" or ".join(kinds), *([description] if description else [])])
-    kind = schema.get("type", "value")
-    if kind == "array":
-        kind = f"list of ({_kind(schema['items'])})"
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    words = "list of " + _type(schema["items"]) if schema.get("type") == "array" else str(schema.get("type", "any"))
     if "enum" in schema:
-        kind = "one of " + ", ".join(map(str, schema["enum"]))
-    limits = [told.format(_plain(schema[key])) for key, told in _LIMITS.items() if schema.get(key) is not None]
-    return "; ".join([", ".join([kind, *limits]), *([description] if description else [])])
-
-
-def _plain(value: object) -> object:
-    return f"{value:g}" if isinstance(value, float) else value
+        words = "one of " + ", ".join(map(str, schema["enum"]))
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "maxItems": "at most"}
+    limits = [f"{text} {schema[key]:,.10g}" for key, text in bounds.items() if key in schema]
+    default = [f"by default {schema['default']}"] if schema.get("default") is not None else []
+    return ", ".join([words, *limits, *default, *filter(None, [schema.get("description")])])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from realm_core.engines.precision import TrainingPrecisionChoice, resolve_precision
+from realm_core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,28 +135,48 @@ def plan_resources(
     embedding_workers: int,
     trainer_workers: int,
     precision: TrainingPrecisionChoice,
+    device: DeviceChoice = "auto",
 ) -> ResourcePlan:
     """Divides a cluster between embedding and training.
 
-    With GPUs for all, each worker gets one. Each gets one CPU slot where there are two a worker, else an equal share of
-    half the slots: the other half is for the short tasks of ingest and index. The cores are shared out as threads: all
-    to the one kind that runs, or half to training and all to embedding, which pauses between refreshes; more threads
-    than cores would mostly wait for each other.
+    Where there are GPUs, each worker gets one, or beside a single rank an equal share of one. Each gets one CPU slot
+    where there are two a worker, else an equal share of half the slots: the other half is for the short tasks of ingest
+    and index. The cores are shared out as threads: all to the one kind that runs, or half to training and all to
+    embedding, which pauses between refreshes; more threads than cores would mostly wait for each other.
+
+    Raises `UsageError` where GPUs are asked for or there, and too few.
     """
     workers = embedding_workers + trainer_workers
-    on_gpu = num_gpus >= workers
+    gpus = 0.0
+    if device == "cuda" or (device == "auto" and num_gpus > 0):
+        gpus = _gpus_each(num_gpus, embedding_workers, trainer_workers)
     cpus = 1.0 if num_cpus >= 2 * workers else math.floor(1000 * num_cpus / 2 / workers) / 1000
     embedding = EmbeddingPlan(
         num_workers=embedding_workers,
         cpus=cpus,
-        gpus=1.0 if on_gpu else 0.0,
+        gpus=gpus,
         threads=max(1, int(num_cpus // max(1, embedding_workers))),
     )
     return ResourcePlan(
         embedding=embedding,
-        precision=resolve_precision(precision, on_gpu=on_gpu),
+        precision=resolve_precision(precision, on_gpu=gpus > 0),
         trainer_workers=trainer_workers,
         trainer_cpus=cpus,
-        trainer_gpus=1.0 if on_gpu else 0.0,
+        trainer_gpus=gpus,
         trainer_threads=max(1, int(num_cpus / (2 if embedding_workers else 1) // max(1, trainer_workers))),
+    )
+
+
+def _gpus_each(num_gpus: float, embedding_workers: int, trainer_workers: int) -> float:
+    workers = embedding_workers + trainer_workers
+    if num_gpus >= workers:
+        return 1.0
+    if num_gpus >= 1 and trainer_workers <= 1:
+        return math.floor(1000 / math.ceil(workers / num_gpus)) / 1000
+    raise UsageError(
+        where="resources of the run",
+        found=f"{num_gpus:g} GPUs in the cluster",
+        expected=f"{workers}, one for each of {trainer_workers} ranks and {embedding_workers} embedding actors; or at "
+        "least one, for a single rank and embedding actors that share it",
+        action="Use fewer ranks or embedding actors, add nodes, or train on CPUs with --device cpu.",
     )

@@ -56,7 +56,7 @@ class ListReport:
 
     def show(self) -> None:
         """A line for each."""
-        columns = ("snapshot", "step", "kind", "rows", "shards", "size", "recall@5", "encoder saved", "built", "state")
+        columns = ("snapshot", "step", "rows", "index", "size", "recall@5", "trained", "built", "state")
         now = time.time()
         _print_columns("snapshots", columns, [_line(one, now) for one in self.snapshots])
 
@@ -87,7 +87,7 @@ class ShowReport:
         return [
             ("corpus", manifest.corpus_digest[:12]),
             ("encoder", f"{manifest.encoder_digest[:12]}, step {manifest.encoder_step}"),
-            ("encoder saved", _ago(manifest.encoder_saved_at_seconds, time.time())),
+            ("encoder left training", _ago(manifest.encoder_saved_at_seconds, time.time())),
             ("precision of the embeddings", manifest.precision),
             ("dimension", manifest.dimension),
             ("rows", manifest.num_rows),
@@ -268,16 +268,20 @@ def recall(manifest: SnapshotManifest) -> str:
     return ", ".join(f"{name.removeprefix('recall')} {found:.4f}" for name, found in measured.items()) or "not measured"
 
 
+def index_of(manifest: SnapshotManifest) -> str:
+    """Number and kind of its shards."""
+    return f"{len(manifest.shards):,} {'/'.join(sorted({shard.kind for shard in manifest.shards}))}"
+
+
 def _line(listed: ListedSnapshot, now_seconds: float) -> tuple[object, ...]:
     manifest, built = listed.manifest, _ago(listed.built_at_seconds, now_seconds)
     if manifest is None:
-        return (listed.snapshot_id, *[""] * 7, built, f"{listed.state}, manifest damaged")
+        return (listed.snapshot_id, *[""] * 6, built, f"{listed.state}, manifest damaged")
     return (
         listed.snapshot_id,
         manifest.encoder_step,
-        ", ".join(sorted({shard.kind for shard in manifest.shards})),
         manifest.num_rows,
-        len(manifest.shards),
+        index_of(manifest),
         size(shard_bytes(manifest)),
         recall(manifest),
         _ago(manifest.encoder_saved_at_seconds, now_seconds),

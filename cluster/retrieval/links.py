@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
 
-from cluster.retrieval.wire import Frame, hits_of, ping, read_frame
+from cluster.retrieval.frame_connection import FrameConnection
+from cluster.retrieval.wire import PING, ConnectionClosedError, Frame, hits_of
 from realm_core.errors import DeadlineExceededError, RealmError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from realm_core.index.searcher import SearchHits
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,8 @@ RECONNECT_SECONDS = (0.05, 1.0)
 """Between two looks at a process that restarts: the first wait, doubled each time, and the longest."""
 
 
-class _DownError(Exception):
-    """A replica did not answer."""
+_Asked = tuple["ReplicaLink", "asyncio.Future[Frame]"]
+"""A replica, and its answer to be."""
 
 
 class SnapshotGoneError(Exception):
@@ -43,8 +45,9 @@ class ReplicaLink:
         self._actor = actor
         self._token = token
         self._address = ("", 0)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[FrameConnection] = []
         self._recovery: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> None:
         """Asks the process where it listens and opens a connection.
@@ -56,33 +59,34 @@ class ReplicaLink:
         async with asyncio.timeout(ADDRESS_SECONDS):
             self._address = await self._actor.address.remote()
             connection = await self._open()
-            await ping(*connection)  # the system takes connections also for a process that is stopped
+            await _ping(connection)  # the system takes connections also for a process that is stopped
         self._idle.append(connection)
         self.healthy.set()
 
-    async def search(self, request: bytes, timeout_seconds: float) -> Frame:
-        """The process's answer, however long it works on it.
+    def begin(self, request: bytes) -> asyncio.Future[Frame]:
+        """Sends a search at once; its answer takes as long as the process works on it, while it is well.
 
-        Raises:
-            _DownError: it is gone, or stopped, or the time is up; it is looked for from now on.
+        The future raises `OSError` where the process is gone, or does not answer a ping either; it is looked for from
+        then on.
         """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Frame] = loop.create_future()
+        timer = loop.call_later(SILENT_SECONDS, self._look_after, answer)
         self.num_in_flight += 1
-        connection = None
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                connection = self._idle.pop() if self._idle else await self._open()
-                reader, writer = connection
-                writer.write(request)
-                answer = await self._answer(reader)
-            self._idle.append(connection)
-            return answer
-        except (OSError, TimeoutError) as error:  # ConnectionError is an OSError
-            self._give_up()
-            raise _DownError from error
-        finally:
-            self.num_in_flight -= 1
-            if connection is not None and connection not in self._idle:
-                connection[1].close()
+        answer.add_done_callback(lambda _: self._ended(answer, timer))
+        if self._idle:
+            self._send(self._idle.pop(), request, answer)
+        else:
+            self._spawn(self._open_and_send(request, answer))
+        return answer
+
+    def give_up(self) -> None:
+        """Uses the process no more until it answers a ping."""
+        self.healthy.clear()
+        self._drop_idle()
+        if self._recovery is None or self._recovery.done():
+            logger.warning("%s does not answer; looking for it until it is back.", self.name)
+            self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     def close(self) -> None:
         """Ends the connections and looks no further."""
@@ -91,33 +95,58 @@ class ReplicaLink:
             self._recovery.cancel()
         self._drop_idle()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> Frame:
-        """The answer, while the process is well: one that does not answer a ping is down."""
-        answer = asyncio.ensure_future(read_frame(reader))
+    def _send(self, connection: FrameConnection, request: bytes, answer: asyncio.Future[Frame]) -> None:
+        answer.add_done_callback(lambda _: self._keep(connection, answer))
+        connection.ask(request, answer)
+
+    async def _open_and_send(self, request: bytes, answer: asyncio.Future[Frame]) -> None:
         try:
-            while not (await asyncio.wait({answer}, timeout=SILENT_SECONDS))[0]:
+            connection = await self._open()
+        except OSError as error:
+            _fail(answer, error)
+            return
+        if answer.done():
+            connection.close()
+        else:
+            self._send(connection, request, answer)
+
+    def _keep(self, connection: FrameConnection, answer: asyncio.Future[Frame]) -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _ended(self, answer: asyncio.Future[Frame], timer: asyncio.TimerHandle) -> None:
+        self.num_in_flight -= 1
+        timer.cancel()
+        if not answer.cancelled() and answer.exception() is not None:
+            self.give_up()
+
+    def _look_after(self, answer: asyncio.Future[Frame]) -> None:
+        self._spawn(self._ping_while_it_works(answer))
+
+    async def _ping_while_it_works(self, answer: asyncio.Future[Frame]) -> None:
+        """Ends an answer that is waited for where the process does not answer a ping either."""
+        while not answer.done():
+            try:
                 async with asyncio.timeout(SILENT_SECONDS):
                     other = await self._open()
                     try:
-                        await ping(*other)
+                        await _ping(other)
                     finally:
-                        other[1].close()
-            return answer.result()
-        finally:
-            answer.cancel()
+                        other.close()
+            except (OSError, TimeoutError) as error:
+                _fail(answer, error)
+                return
+            await asyncio.wait({answer}, timeout=SILENT_SECONDS)
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(*self._address, limit=1 << 24)
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        writer.write(self._token)
-        return reader, writer
+    async def _open(self) -> FrameConnection:
+        return await FrameConnection.open(self._address, self._token)
 
-    def _give_up(self) -> None:
-        self.healthy.clear()
-        self._drop_idle()
-        if self._recovery is None or self._recovery.done():
-            logger.warning("%s does not answer; looking for it until it is back.", self.name)
-            self._recovery = asyncio.get_running_loop().create_task(self._recover())
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no task alive
+        task.add_done_callback(self._tasks.discard)
 
     async def _recover(self) -> None:
         wait_seconds, longest = RECONNECT_SECONDS
@@ -130,8 +159,8 @@ class ReplicaLink:
             wait_seconds = min(longest, 2 * wait_seconds)
 
     def _drop_idle(self) -> None:
-        for _, writer in self._idle:
-            writer.close()
+        for connection in self._idle:
+            connection.close()
         self._idle.clear()
 
 
@@ -147,8 +176,16 @@ class ShardLinks:
         """Connects to all of them; raises what the first that fails raised."""
         await asyncio.gather(*(replica.connect() for replica in self._replicas))
 
-    async def search(self, request: bytes, deadline: float) -> SearchHits:
-        """The shard's hits, from whichever replica answers; `deadline` is of the event loop's clock.
+    def begin(self, request: bytes) -> _Asked | None:
+        """Sends a search to the replica with the least to do; None where none is well."""
+        healthy = [replica for replica in self._replicas if replica.healthy.is_set()]
+        if not healthy:
+            return None
+        replica = min(healthy, key=lambda replica: replica.num_in_flight)
+        return replica, replica.begin(request)
+
+    async def finish(self, asked: _Asked | None, request: bytes, deadline: float) -> SearchHits:
+        """The shard's hits, from the replica asked or whichever else answers; `deadline` is of the loop's clock.
 
         Raises:
             DeadlineExceededError: none answered by then.
@@ -156,15 +193,20 @@ class ShardLinks:
             RealmError: what the shard raised.
         """
         while (seconds_left := deadline - asyncio.get_running_loop().time()) > 0:
-            healthy = [replica for replica in self._replicas if replica.healthy.is_set()]
-            if not healthy:
-                if self._abandoned.is_set():
-                    raise SnapshotGoneError
+            if asked is not None:
+                replica, answer = asked
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        return hits_of(await answer)
+                except TimeoutError:
+                    replica.give_up()
+                except OSError:
+                    pass  # of the connection; the link has taken note
+            elif self._abandoned.is_set():
+                raise SnapshotGoneError
+            else:
                 await self._wait_for_any(seconds_left)
-                continue
-            replica = min(healthy, key=lambda replica: replica.num_in_flight)
-            with suppress(_DownError):
-                return hits_of(await replica.search(request, seconds_left))
+            asked = self.begin(request)
         raise DeadlineExceededError(
             where="search",
             found=f"no answer of {self._name} by the deadline",
@@ -195,3 +237,15 @@ class ShardLinks:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+async def _ping(connection: FrameConnection) -> None:
+    """Returns when the other side has answered; raises `ConnectionClosedError` where it ends the connection."""
+    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    connection.ask(b"".join(Frame(PING).parts()), answer)
+    await answer
+
+
+def _fail(answer: asyncio.Future[Frame], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(ConnectionClosedError(f"{type(error).__name__}: {error}"))

@@ -224,7 +224,7 @@ class RetrievalRouter:
             validate_queries(queries_BD[:1], dimension=live.manifest.dimension, num_hits=num_hits)
             with suppress(SnapshotGoneError):
                 async with live.in_flight():
-                    hits = await asyncio.gather(*(shard.search(request, deadline) for shard in live.shards))
+                    hits = await _ask_all(live.shards, request, deadline)
                 break
         return (hits[0] if len(hits) == 1 else merge_top_k(hits, num_hits)), live.manifest
 
@@ -287,3 +287,15 @@ RouterActor: Any = ray.remote(RetrievalRouter)
 def _close(connected: _Connected) -> None:
     for shard in connected.shards:
         shard.close()
+
+
+async def _ask_all(shards: list[ShardLinks], request: bytes, deadline: float) -> list[SearchHits]:
+    """What each shard found: all are asked at once, and none is worked for any more when one raises."""
+    asked = [shard.begin(request) for shard in shards]
+    try:
+        return [await shard.finish(one, request, deadline) for shard, one in zip(shards, asked, strict=True)]
+    except BaseException:
+        for one in asked:
+            if one is not None:
+                one[1].cancel()
+        raise

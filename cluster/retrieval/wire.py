@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
 ADMISSION_SECONDS = 10.0
 PING = {"ping": True}
-"""Header of a frame that is answered at once, by whatever is well: an empty frame."""
+"""Header of a frame that is answered at once, by whatever is well, with an empty frame."""
 _LENGTHS = struct.Struct("<II")
 _TOKEN_BYTES = 32
 Address = tuple[str, int]
@@ -118,12 +118,6 @@ def error_of(facts: Mapping[str, str]) -> RealmError:
     return error
 
 
-async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Returns when the other side has answered; raises `ConnectionClosedError` where it ends the connection."""
-    writer.writelines(Frame(PING).parts())
-    await read_frame(reader)
-
-
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
     """The next frame; raises `ConnectionClosedError` at the end of the connection."""
     try:
@@ -132,6 +126,23 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
         data = await reader.readexactly(header_bytes + body_bytes)
     except asyncio.IncompleteReadError as error:
         raise ConnectionClosedError("the connection was closed") from error
+    return _frame(data, header_bytes)
+
+
+def take_frame(received: bytearray) -> Frame | None:
+    """Takes the frame off that bytes received begin with; None where it is not whole yet.
+
+    Raises `ConnectionClosedError` for what is no frame.
+    """
+    if len(received) < _LENGTHS.size:
+        return None
+    header_bytes, body_bytes = _LENGTHS.unpack_from(received)
+    _require_sane(header_bytes, body_bytes)
+    stop = _LENGTHS.size + header_bytes + body_bytes
+    if len(received) < stop:
+        return None
+    data = bytes(memoryview(received)[_LENGTHS.size : stop])
+    del received[:stop]
     return _frame(data, header_bytes)
 
 

@@ -79,10 +79,10 @@ class ExactSearcher:
         return cls(np.ascontiguousarray(embeddings_RD), spec, device, dtype)
 
     @classmethod
-    def load(cls, directory: Path, device: str | None = None) -> ExactSearcher:
-        """Over the memory-mapped file, and its copy on the GPU."""
+    def load(cls, directory: Path, device: str | None = None, dtype: torch.dtype = torch.float32) -> ExactSearcher:
+        """Over the memory-mapped file, and its copy on the GPU; device and type as in `build`."""
         description = SearcherDescription.read(directory)
-        return cls(load_vectors(directory, description), description.spec, device)
+        return cls(load_vectors(directory, description), description.spec, device, dtype)
 
     @property
     def num_rows(self) -> int:

@@ -42,7 +42,9 @@ class SearchHits:
 
     def padded(self, num_hits: int) -> SearchHits:
         """The same hits in `num_hits` columns, with missing hits for those that were not found."""
-        extra = ((0, 0), (0, max(0, num_hits - self.num_hits)))
+        if num_hits <= self.num_hits:
+            return self  # np.pad takes longer than a search of few queries
+        extra = ((0, 0), (0, num_hits - self.num_hits))
         return SearchHits(
             np.pad(self.relevances_BK, extra, constant_values=-np.inf),
             np.pad(self.rows_BK, extra, constant_values=MISSING_ROW),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from realm_core.errors import ArtifactCorruptError, StoreError
@@ -31,7 +32,7 @@ class ShardEntry:
     """Of its files: what serving it takes in memory, or in the page cache where its kind maps its files."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the id is kept, as every search result names it
 class SnapshotManifest:
     """What a snapshot is made of, and what its gate measured."""
 
@@ -54,7 +55,7 @@ class SnapshotManifest:
     gate: dict[str, Any]
     """The checks that the snapshot passed, with recall@k against exact search."""
 
-    @property
+    @cached_property
     def snapshot_id(self) -> str:
         """Names the snapshot: encoder step and digest of its content; the same content has the same id."""
         shards = [shard.digest for shard in self.shards]

@@ -6,6 +6,7 @@ import pytest
 from cluster.indexing import SHARD_CPUS
 from cluster.ingesting import TASK_CPUS
 from cluster.resources import MAX_EMBEDDING_THREADS, NodeSize, plan_embedding, plan_resources
+from realm_core.errors import UsageError
 
 
 def plan(**changes):
@@ -30,9 +31,18 @@ def test_two_cores_are_shared_between_training_and_embedding():
     assert plan(embedding_workers=0).trainer_threads == 2
 
 
-def test_gpus_go_to_all_workers_or_to_none():
+def test_every_worker_gets_a_gpu_or_shares_it_with_the_only_rank():
     assert plan(num_gpus=3).embedding.gpus == plan(num_gpus=3).trainer_gpus == 1.0
-    assert plan(num_gpus=2).embedding.gpus == plan(num_gpus=2).trainer_gpus == 0.0
+    assert plan(num_gpus=2).embedding.gpus == plan(num_gpus=2).trainer_gpus == 0.5
+    assert plan(num_gpus=1).embedding.gpus == plan(num_gpus=1).trainer_gpus == 0.333
+    assert plan(num_gpus=3, device="cpu").embedding.gpus == plan(num_gpus=3, device="cpu").trainer_gpus == 0.0
+
+
+def test_too_few_gpus_are_no_reason_to_train_on_cpus():
+    with pytest.raises(UsageError, match="3 GPUs in the cluster; expected 4, one for each of 2 ranks and 2 embedding"):
+        plan(num_gpus=3, trainer_workers=2)
+    with pytest.raises(UsageError, match="0 GPUs"):
+        plan(device="cuda")
 
 
 def test_precision_follows_the_device():

@@ -61,7 +61,7 @@ def test_list_shows_every_snapshot_and_which_is_live(realm, ids):
     assert states[2].endswith("live")
     assert "60" in states[0]
     assert "0.9700" in states[0]
-    assert "faiss" in states[0]
+    assert "1 faiss" in states[0]
 
 
 def test_list_says_when_each_was_built(realm, whole, ids):
@@ -94,10 +94,10 @@ def test_show_tells_everything_of_the_live_one_unless_named(realm, whole, ids):
 
 def test_show_marks_the_chosen_setting_and_folds_nothing(realm, ids):
     out = realm("show")[1]
-    assert line(out, "chosen").split() == ["chosen", "12.50%", "200", "0.9700", "28,354"]
+    assert line(out, "chosen").split() == ["chosen", "12.50%", "200", "0.9800", "0.9700", "0.9500", "30.0", "28,354"]
     assert out.count("chosen") == 1
     assert "of the leaves  reordered  recall@1  recall@5" in out
-    assert line(out, "6.25%").split() == ["6.25%", "200", "0.9000", "66,380"]
+    assert line(out, "6.25%").split()[-5:] == ["0.9800", "0.9000", "0.9500", "30.0", "66,380"]
 
 
 def test_verify_ends_with_0_or_names_what_is_damaged_and_ends_with_1(realm, whole, ids):

@@ -23,21 +23,7 @@ DIMENSION = 16
 class SyntheticStore:
     def __init__(self, folder, num_blocks=400, num_parts=4):
         self.store = Store(str(folder / "store"))
-        spill = folder / "spill"
-        spill.mkdir()
-        writer = CorpusWriter(self.store, num_parts=num_parts, spill_folder=spill)
-        for number in range(num_blocks):
-            writer.add([synthetic_block(number)])
-        written = writer.finish()
-        self.corpus = CorpusManifest(
-            parts=written.parts,
-            tokenizer_digest="synthetic",
-            max_block_tokens=288,
-            uid_digest=written.uid_digest,
-            source="synthetic",
-            counts={},
-        )
-        save_corpus(self.store, self.corpus)
+        self.corpus = synthetic_corpus(self.store, folder, range(num_blocks), num_parts)
 
     def embeddings(self, seed):
         """[num_blocks, DIMENSION], by block id."""
@@ -71,6 +57,26 @@ class SyntheticStore:
         )
         publish(self.store, manifest)
         return manifest
+
+
+def synthetic_corpus(store, folder, numbers, num_parts):
+    """Makes a corpus of the blocks of these numbers current."""
+    spill = folder / f"spill-{len(list(folder.iterdir()))}"
+    spill.mkdir()
+    writer = CorpusWriter(store, num_parts=num_parts, spill_folder=spill)
+    for number in numbers:
+        writer.add([synthetic_block(number)])
+    written = writer.finish()
+    corpus = CorpusManifest(
+        parts=written.parts,
+        tokenizer_digest="synthetic",
+        max_block_tokens=288,
+        uid_digest=written.uid_digest,
+        source="synthetic",
+        counts={},
+    )
+    save_corpus(store, corpus)
+    return corpus
 
 
 def synthetic_block(number):

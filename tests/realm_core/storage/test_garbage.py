@@ -6,14 +6,12 @@ import time
 
 import pytest
 from support import s3
-from support.whole_snapshots import WholeStore
 
 from realm_core.errors import StoreError, StoreLockedError
 from realm_core.storage.embedded_corpus import EmbeddedCorpus, save_embedded_corpus
 from realm_core.storage.embedding_store import embedding_path
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
 from realm_core.storage.encoder_store import encoder_path, has_encoder
-from realm_core.storage.files import Store
 from realm_core.storage.garbage import collect_garbage
 from realm_core.storage.inventory import FOLDERS
 from realm_core.storage.leases import is_being_read, reading
@@ -57,19 +55,6 @@ def die(num_done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 collect_garbage(Store(sys.argv[1]), num_newest=1, progress=die)
 """
-
-
-@pytest.fixture(params=["local", "s3"])
-def whole(request, tmp_path):
-    if request.param == "local":
-        return WholeStore(Store(str(tmp_path / "store")), tmp_path)
-    bucket = request.getfixturevalue("s3_server").make_bucket("snapshots")
-    return WholeStore(Store(f"{bucket}/realm"), tmp_path)
-
-
-@pytest.fixture
-def local(tmp_path):
-    return WholeStore(Store(str(tmp_path / "store")), tmp_path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import s3
-from support.whole_snapshots import WholeStore
 
 from realm_core.errors import ArtifactCorruptError, StoreError
 from realm_core.storage.files import Store
@@ -22,19 +21,6 @@ from realm_core.storage.snapshots import (
 )
 
 s3_server = s3.s3_server
-
-
-@pytest.fixture(params=["local", "s3"])
-def whole(request, tmp_path):
-    if request.param == "local":
-        return WholeStore(Store(str(tmp_path / "store")), tmp_path)
-    bucket = request.getfixturevalue("s3_server").make_bucket("snapshots")
-    return WholeStore(Store(f"{bucket}/realm"), tmp_path)
-
-
-@pytest.fixture
-def local(tmp_path):
-    return WholeStore(Store(str(tmp_path / "store")), tmp_path)
 
 
 def pointer_bytes(store):
