@@ -8,6 +8,8 @@ import socket
 
 from realm_core.errors import UsageError
 
+TOKEN_VARIABLE = "REALM_HTTP_TOKEN"  # noqa: S105 - the name of a variable of the environment
+
 
 def parse_address(address: str) -> tuple[str, int]:
     """Host and port of `127.0.0.1:8080` or `[::1]:8080`; raises `UsageError` for what is neither."""
@@ -29,7 +31,7 @@ def require_token(address: str, token: str | None) -> None:
         raise UsageError(
             where=f"--http {address}",
             found="an address that other machines reach, and no token",
-            expected="REALM_HTTP_TOKEN in the environment",
+            expected=f"{TOKEN_VARIABLE} in the environment",
             action="Set it, or listen on 127.0.0.1.",
         )
 

@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "32")  # else th
 
 import ray
 
+from cluster.address import cluster_address
 from realm_core.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -57,14 +58,9 @@ def cluster_capacity() -> tuple[float, float]:
     return float(resources.get("CPU", 1.0)), float(resources.get("GPU", 0.0))
 
 
-def joins_a_cluster(address: str | None) -> bool:
-    """True when `ray_session` joins a cluster that others run, which may grow; False when it starts its own."""
-    return bool(address or os.environ.get("RAY_ADDRESS"))
-
-
 def _start(address: str | None, object_store_bytes: int) -> None:
     options = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
-    address = address or os.environ.get("RAY_ADDRESS")  # set in jobs that were submitted to a cluster
+    address = cluster_address(address)
     if address is None:
         _protect()
         ray.init("local", include_dashboard=False, object_store_memory=object_store_bytes, **options)

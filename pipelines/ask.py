@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
-import tyro
-
+from pipelines.configs.ask import AskConfig
 from pipelines.display import say
-from pipelines.search import check_query, open_search
+from pipelines.search import open_search
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
 from realm_core.storage.reader_store import current_reader, has_current_reader
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AskConfig:
-    """Answer one or more questions: the reader's answer if the store has a reader, and the evidence blocks."""
-
-    questions: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Questions in plain words."""
-    store: str
-    """Where artifacts live: a local folder or an fsspec URL."""
-    num_evidence: int = 3
-    """Evidence blocks per question."""
-    snapshot: str | None = None
-    """Snapshot to ask; by default the published one. Not with --address."""
-    address: str | None = None
-    """Ray cluster whose retrieval service answers (`auto`, `ray://...`); by default this process opens the store."""
-
-    def __post_init__(self) -> None:
-        for question in self.questions or ("",):
-            check_query("realm ask", question, self.num_evidence, self.snapshot, self.address)
 
 
 def run_ask(config: AskConfig) -> EvidenceResult:

@@ -9,39 +9,47 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realm_core.errors import RealmError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A sub-command: modules are imported only when it runs, so that `realm --help` is quick."""
+    """A sub-command: its modules are imported only when it runs; for its `--help`, only what says what it takes."""
 
-    module: str
     name: str
     summary: str
 
-    def load(self) -> tuple[type[Any], Any]:
-        """Its configuration class and its function."""
-        module = importlib.import_module(f"pipelines.{self.module}")
-        return getattr(module, f"{self.name.capitalize()}Config"), getattr(module, f"run_{self.name}")
+    def config_class(self) -> type[Any]:
+        """What it takes, from a module that imports neither torch nor ray."""
+        module = importlib.import_module(f"pipelines.configs.{self.name}")
+        config_class: type[Any] = getattr(module, f"{self.name.capitalize()}Config")
+        return config_class
+
+    def function(self) -> Callable[[Any], Any]:
+        """What it does."""
+        function: Callable[[Any], Any] = getattr(importlib.import_module(f"pipelines.{self.name}"), f"run_{self.name}")
+        return function
 
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("demo", "demo", "the whole loop on a real Wikipedia excerpt, in a few minutes"),
-        Command("ingest", "ingest", "a dump in, block records out"),
-        Command("convert", "convert", "a published REALM model in: weights, block records, embeddings"),
-        Command("warmup", "warmup", "train the embedder on the inverse cloze task"),
-        Command("embed", "embed", "embed all blocks with Ray actors"),
-        Command("index", "index", "build, check and publish a snapshot of index shards"),
-        Command("snapshots", "snapshots", "list, verify, compare, publish, roll back, remove snapshots"),
-        Command("serve", "serve", "serve the published snapshot from named actors"),
-        Command("pretrain", "pretrain", "REALM pre-training over an index that refreshes itself"),
-        Command("search", "search", "find the blocks most relevant to a text"),
-        Command("ask", "ask", "answer questions with the store's reader, and print the evidence"),
+        Command("demo", "the whole loop on a real Wikipedia excerpt, in a few minutes"),
+        Command("ingest", "a dump in, block records out"),
+        Command("convert", "a published REALM model in: weights, block records, embeddings"),
+        Command("warmup", "train the embedder on the inverse cloze task"),
+        Command("embed", "embed all blocks with Ray actors"),
+        Command("index", "build, check and publish a snapshot of index shards"),
+        Command("snapshots", "list, verify, compare, publish, roll back, remove snapshots"),
+        Command("serve", "serve the published snapshot from named actors"),
+        Command("pretrain", "REALM pre-training over an index that refreshes itself"),
+        Command("search", "find the blocks most relevant to a text"),
+        Command("ask", "answer questions with the store's reader, and print the evidence"),
     )
 }
 
@@ -77,11 +85,11 @@ def _run(arguments: list[str]) -> None:
         sys.exit(0 if arguments else 2)
     command = _command(arguments[0])
     from pipelines.config import parse_config
+
+    config = parse_config(command.config_class(), arguments[1:], program=f"realm {command.name}")
     from pipelines.results import show_result
 
-    config_class, run = command.load()
-    config = parse_config(config_class, arguments[1:], program=f"realm {command.name}")
-    show_result(config, run(config))
+    show_result(config, command.function()(config))
 
 
 def _command(name: str) -> Command:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from cluster.converting import ConversionRules, ConvertedRecords, convert_records, object_store_bytes
 from cluster.session import cluster_capacity, ray_session
+from pipelines.configs.convert import ConvertConfig
 from pipelines.display import Display
-from pipelines.validation import at_least
 from realm_core.conversion.part_converter import PartSource, PublishedEmbeddings
 from realm_core.conversion.published_model import (
     BLOCK_RECORDS,
@@ -25,7 +25,7 @@ from realm_core.corpora.block_records_npy import num_block_records, read_block_r
 from realm_core.errors import EncoderError, SourceError
 from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_open_qa, load_tokenizer, tokenizer_digest
 from realm_core.retrieval.query_encoder import require_same_tokenizer
-from realm_core.storage.block_store import ROWS_PER_PART, CorpusManifest, load_corpus, save_corpus
+from realm_core.storage.block_store import CorpusManifest, load_corpus, save_corpus
 from realm_core.storage.encoder_pointer import (
     EncoderVersion,
     current_encoder,
@@ -44,25 +44,6 @@ if TYPE_CHECKING:
 
 CANDIDATE_TOKENS = 288
 """Training reads so much of a block with its markers, as in ORQA; published blocks are no longer."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertConfig:
-    """Bring a published REALM model into the store: encoder, reader, block records and their embeddings."""
-
-    store: str
-    """Where artifacts live: a local folder or an fsspec URL."""
-    model: str
-    """Directory or hub id of a published model, such as google/realm-orqa-nq-openqa."""
-    block_records: str | None = None
-    """A block_records.npy that lies elsewhere than beside the weights."""
-    rows_per_part: int = ROWS_PER_PART
-    """Records of a part: the unit of work, and of what a rerun finds done."""
-    address: str | None = None
-    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
-
-    def __post_init__(self) -> None:
-        at_least("realm convert", rows_per_part=(self.rows_per_part, 1))
 
 
 @dataclass(frozen=True, slots=True)

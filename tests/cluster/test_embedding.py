@@ -16,8 +16,9 @@ from support.tiny import write_corpus
 from cluster.embedding import EmbeddingPool
 from cluster.embedding_run import MAX_HOPELESS_PARTS
 from cluster.resources import EmbeddingPlan
+from pipelines.configs.ingest import IngestConfig
 from pipelines.encoders import take_in_encoder
-from pipelines.ingest import IngestConfig, run_ingest
+from pipelines.ingest import run_ingest
 from realm_core.engines.completeness import check_embedded
 from realm_core.engines.loading import StoreEngineLoader
 from realm_core.engines.part_embedder import PartEmbedder

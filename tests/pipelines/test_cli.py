@@ -16,6 +16,16 @@ with writer_lock(Store(sys.argv[1]), "realm pretrain"):
     print("held", flush=True)
     time.sleep(60)
 """
+HELP = """
+import sys
+from contextlib import suppress
+from pipelines.cli import main
+with suppress(SystemExit):
+    main([sys.argv[1], "--help"])
+heavy = ("torch", "ray", "transformers", "faiss", "scann", "openvino", "fastapi", "matplotlib")
+sys.stderr.write(str([name for name in heavy if name in sys.modules]))
+"""
+"""Which of the modules that take seconds to import a command's help has imported."""
 
 
 def run(*arguments):
@@ -53,6 +63,13 @@ def test_each_command_has_help_with_defaults(name, capsys):
     out = capsys.readouterr().out
     assert f"realm {name}" in out
     assert "(default:" in out
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_the_help_of_a_command_loads_nothing_heavy(name):
+    done = subprocess.run([sys.executable, "-c", HELP, name], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "[]"
+    assert f"realm {name}" in done.stdout
 
 
 def test_a_mistyped_command_is_named_with_the_nearest_one(capsys):

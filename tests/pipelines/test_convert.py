@@ -22,11 +22,15 @@ from support.published import (
     write_records,
 )
 
-from pipelines.ask import AskConfig, run_ask
+from pipelines.ask import run_ask
 from pipelines.cli import main
-from pipelines.convert import ConvertConfig, run_convert
-from pipelines.index import IndexConfig, run_index
-from pipelines.search import SearchConfig, run_search
+from pipelines.configs.ask import AskConfig
+from pipelines.configs.convert import ConvertConfig
+from pipelines.configs.index import IndexConfig
+from pipelines.configs.search import SearchConfig
+from pipelines.convert import run_convert
+from pipelines.index import run_index
+from pipelines.search import run_search
 from realm_core.errors import EncoderError, SourceError, StoreError
 from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_tokenizer, tokenizer_digest
 from realm_core.modeling.open_qa import RealmForOpenQA

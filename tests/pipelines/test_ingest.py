@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pipelines.cli import main
-from pipelines.ingest import IngestConfig, run_ingest
+from pipelines.configs.ingest import IngestConfig
+from pipelines.ingest import run_ingest
 from realm_core.storage.block_store import CorpusManifest, load_corpus, read_part
 from realm_core.storage.digests import digest_of
 from realm_core.storage.files import Store

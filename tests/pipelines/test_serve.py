@@ -6,7 +6,8 @@ from support.whole_snapshots import WholeStore
 
 from cluster.retrieval.controller import ServiceConfig, ServiceStatus
 from cluster.retrieval.metrics import RouterStatus
-from pipelines.serve import ServeConfig, SwapWatcher, attached_text, status_rows
+from pipelines.configs.serve import ServeConfig
+from pipelines.serve import SwapWatcher, attached_text, status_rows
 from realm_core.errors import ServiceUnavailableError, UsageError
 from realm_core.storage.files import Store
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from pipelines.cli import main
-from pipelines.pretrain import PretrainConfig, run_pretrain
+from pipelines.configs.pretrain import PretrainConfig
+from pipelines.pretrain import run_pretrain
 from realm_core.modeling.checkpoints import load_encoder
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.files import Store

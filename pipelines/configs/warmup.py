@@ -1,0 +1,47 @@
+"""What `realm warmup` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.validation import at_least
+from realm_core.engines.precision import TrainingPrecisionChoice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmupConfig:
+    """Train the embedder on the inverse cloze task (ORQA): find the block that a sentence was taken from."""
+
+    store: str
+    """Where artifacts live: a local folder or an fsspec URL; `realm ingest` has filled it."""
+    encoder: str
+    """Directory or hub id of an embedder or any BERT-family checkpoint to start from."""
+    num_steps: int = 100_000
+    """Optimizer steps (ORQA: 100,000)."""
+    batch_size: int = 64
+    """Blocks per rank and step; all others of the step, over all ranks, are a query's negatives (ORQA: 4096)."""
+    learning_rate: float = 1e-4
+    """Peak of the schedule (ORQA: 1e-4)."""
+    num_warmup_steps: int | None = None
+    """Steps of linear rise; by default min(10000, max(100, steps / 10)), the reference's rule."""
+    checkpoint_interval_steps: int = 500
+    """Steps between checkpoints; a crash costs at most these."""
+    num_trainers: int = 1
+    """Ranks; on a cluster with GPUs, one per GPU."""
+    dropout: float | None = None
+    """Dropout probability; by default the checkpoint's."""
+    precision: TrainingPrecisionChoice = "auto"
+    """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
+    seed: int = 0
+    """Of data order, sentence choice and dropout."""
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            "realm warmup",
+            num_steps=(self.num_steps, 1),
+            batch_size=(self.batch_size, 2),
+            checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
+            num_trainers=(self.num_trainers, 1),
+        )
