@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 SwapMode = Literal["blue-green", "in-place-per-shard"]
 
 PROCESS_BYTES = 200 << 20
-"""Of a shard process beside its shard: Python, NumPy, FAISS and Ray."""
+"""Of a shard process beside its shard, measured on Linux with an all but empty one: with FAISS 142 MB resident, of
+which 67 MB are its own and the rest pages of libraries that all processes share; 350 MB and 210 MB where it is of the
+kind `exact`, which takes PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

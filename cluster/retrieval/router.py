@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
+from cluster.retrieval.admission import Strangers, admits
 from cluster.retrieval.batching import Batcher, BatchLimits
 from cluster.retrieval.generation import SERVICE_NAME, Generation
 from cluster.retrieval.links import ReplicaLink, ShardLinks, SnapshotGoneError
@@ -23,7 +24,6 @@ from cluster.retrieval.shard_server import listen, take_priority
 from cluster.retrieval.wire import (
     Address,
     Frame,
-    admits,
     error_frame,
     hits_frame,
     queries_of,
@@ -78,6 +78,7 @@ class RetrievalRouter:
 
     def __init__(self, token: bytes, limits: BatchLimits | None = None) -> None:
         self._token = token
+        self._strangers = Strangers()
         self._live: _Connected | None = None
         self._connected: dict[int, _Connected] = {}
         self._batcher = Batcher(self._search_batch, limits)
@@ -169,7 +170,7 @@ class RetrievalRouter:
         # asyncio does this itself only for sockets that it made; without it small answers wait 40 ms.
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if not await admits(reader, self._token):
+            if not await admits(reader, writer, self._token, self._strangers):
                 logger.warning("A connection without the service's token was closed.")
                 return
             while True:

@@ -13,12 +13,12 @@ from typing import Any
 
 import ray
 
+from cluster.retrieval.admission import Strangers, is_admitted
 from cluster.retrieval.wire import (
     Address,
     Frame,
     error_frame,
     hits_frame,
-    is_admitted,
     queries_of,
     receive_frame,
     send_frame,
@@ -56,6 +56,7 @@ class ShardServer:
         self._error: RealmError | None = None
         self._server: socket.socket | None = None
         self._loading = threading.Lock()
+        self._strangers = Strangers()
         self._try_to_load()
 
     def address(self) -> Address:
@@ -103,7 +104,7 @@ class ShardServer:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not is_admitted(connection, self._task.token):
+            if not is_admitted(connection, self._task.token, self._strangers):
                 logger.warning("A connection without the service's token was closed.")
                 return
             self._use_threads()

@@ -2,7 +2,7 @@
 
 Ray starts, names, places and restarts the processes; a search itself travels on connections of its own, because a hop
 through Ray takes about a millisecond and each search makes two. A connection begins with the service's token, which
-only reaches those who may call the service's actors; one that begins otherwise is closed. Frames hold JSON and raw
+only reaches those who may call the service's actors (`cluster.retrieval.admission`). Frames hold JSON and raw
 arrays, nothing that is executed.
 
 A frame is two lengths (uint32, of header and body), a JSON header and a body of raw little-endian arrays.
@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
-ADMISSION_SECONDS = 10.0
 PING = {"ping": True}
 """Header of a frame that is answered at once, by whatever is well, with an empty frame."""
 _LENGTHS = struct.Struct("<II")
-_TOKEN_BYTES = 32
+TOKEN_BYTES = 32
 Address = tuple[str, int]
 
 
@@ -57,7 +56,7 @@ class ConnectionClosedError(ConnectionError):
 
 def new_token() -> bytes:
     """A token for a service."""
-    return secrets.token_bytes(_TOKEN_BYTES)
+    return secrets.token_bytes(TOKEN_BYTES)
 
 
 def search_request(queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> Frame:
@@ -169,26 +168,6 @@ def connect(address: Address, token: bytes, timeout_seconds: float) -> socket.so
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(token)
     return connection
-
-
-def is_admitted(connection: socket.socket, token: bytes) -> bool:
-    """True when a new connection begins with the token."""
-    connection.settimeout(ADMISSION_SECONDS)
-    try:
-        given = connection.recv(_TOKEN_BYTES)  # at once: the token is the first thing sent, and far below a packet
-    except OSError:
-        return False
-    connection.settimeout(None)
-    return secrets.compare_digest(given, token)
-
-
-async def admits(reader: asyncio.StreamReader, token: bytes) -> bool:
-    """True when a new connection begins with the token."""
-    try:
-        given = await asyncio.wait_for(reader.readexactly(_TOKEN_BYTES), ADMISSION_SECONDS)
-    except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
-        return False
-    return secrets.compare_digest(given, token)
 
 
 def _receive(connection: socket.socket, num_bytes: int) -> bytearray:

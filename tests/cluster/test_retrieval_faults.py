@@ -265,18 +265,6 @@ def test_uids_that_are_none_are_refused(service, uids, message):
         service.search(queries(), 3, exclude_uids=uids)
 
 
-def test_a_connection_without_the_token_learns_nothing(service):
-    import socket
-
-    from cluster.calls import get
-
-    routers = get(service._controller.routers.remote(), timeout_seconds=10.0, what="routers")
-    address = get(routers[0].address.remote(), timeout_seconds=10.0, what="router")
-    with socket.create_connection(address, timeout=15.0) as stranger:
-        stranger.sendall(b"GET /search HTTP/1.1\r\nHost: x\r\n\r\n".ljust(64))
-        assert stranger.recv(100) == b""
-
-
 @pytest.mark.parametrize("how", ["left", "killed"])
 def test_a_client_whose_cluster_went_away_says_so(how):
     done = run_apart("support.cluster_that_goes_away", how)

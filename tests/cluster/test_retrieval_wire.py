@@ -98,14 +98,3 @@ def test_what_is_no_frame_ends_the_connection(data):
 
     with pytest.raises(wire.ConnectionClosedError):
         asyncio.run(read())
-
-
-@pytest.mark.parametrize("given_token", [b"x" * 32, b"", b"short"])
-def test_only_the_token_is_admitted(given_token):
-    token = wire.new_token()
-    for sent, is_admitted in ((given_token, False), (token, True)):
-        left, right = socket.socketpair()
-        with left, right:
-            left.sendall(sent)
-            left.shutdown(socket.SHUT_WR)
-            assert wire.is_admitted(right, token) is is_admitted
