@@ -16,6 +16,7 @@ from pipelines.encoders import take_in_encoder
 from pipelines.validation import at_least
 from pipelines.watching import watch_in_background
 from realm_core.engines.precision import TrainingPrecisionChoice
+from realm_core.errors import UsageError
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
@@ -41,6 +42,9 @@ class WarmupConfig:
     """Optimizer steps (ORQA: 100,000)."""
     batch_size: int = 64
     """Blocks per rank and step; all others of the step, over all ranks, are a query's negatives (ORQA: 4096)."""
+    chunk_size: int | None = None
+    """Blocks of a rank's batch that go through the embedder at once; by default all. The gradient is that of the whole
+    batch, for one more forward pass (Gao et al. 2021). A run may go on with another value."""
     learning_rate: float = 1e-4
     """Peak of the schedule (ORQA: 1e-4)."""
     num_warmup_steps: int | None = None
@@ -63,6 +67,7 @@ class WarmupConfig:
             "realm warmup",
             num_steps=(self.num_steps, 1),
             batch_size=(self.batch_size, 2),
+            chunk_size=(self.batch_size if self.chunk_size is None else self.chunk_size, 1),
             checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
             num_trainers=(self.num_trainers, 1),
         )
@@ -96,9 +101,11 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
     Raises:
         EncoderError: the start encoder cannot be loaded, or has another vocabulary than the corpus.
         TrainingError: the loss is not finite, or ranks die again and again.
+        UsageError: batches of more blocks than the corpus has.
     """
     store = Store(config.store)
     corpus = load_corpus(store)
+    _check(config, corpus.num_blocks)
     with writer_lock(store, "realm warmup"):
         start = take_in_encoder(store, config.encoder, corpus)
         run = RunFolder(store, _run_name(config, corpus.digest, start.digest))
@@ -109,6 +116,18 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
         encoder = _result(run)
         set_current_encoder(store, encoder)
     return _report(config, run, encoder, was_done)
+
+
+def _check(config: WarmupConfig, num_blocks: int) -> None:
+    """A block that comes twice in a batch would be its own negative."""
+    wanted = config.batch_size * config.num_trainers
+    if wanted > num_blocks:
+        raise UsageError(
+            where="realm warmup",
+            found=f"--batch-size {config.batch_size} on {config.num_trainers} ranks over {num_blocks} blocks",
+            expected=f"at most {num_blocks} blocks in a step",
+            action="Lower --batch-size, or ingest a larger corpus.",
+        )
 
 
 def _run_name(config: WarmupConfig, corpus_digest: str, encoder_digest: str) -> str:
@@ -131,6 +150,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),
         batch_size=config.batch_size,
+        chunk_size=config.chunk_size,
         seed=config.seed,
         dropout=config.dropout,
         checkpoint_interval_steps=config.checkpoint_interval_steps,
