@@ -22,15 +22,18 @@ from realm_core.errors import TrainingError, UsageError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
+from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
 from realm_core.retrieval.evidence import EvidenceRetriever
 from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX, EncoderVersion, set_current_encoder
+from realm_core.storage.encoder_store import get_encoder
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
+from realm_core.training.export import export_best
 from realm_core.training.featurization import FeaturizerConfig
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
@@ -59,6 +62,11 @@ class PretrainReport:
     num_failed_searches: int
     live_snapshot_id: str
     live_staleness_steps: int
+    best_step: int
+    best_retrieval_utility: float
+    """Mean over the steps before the best checkpoint, see `Merit`."""
+    export: str
+    """Where the best models lie in the published format: folders `embedder`, `scorer`, `encoder`."""
     recall: list[dict[str, Any]]
     was_done: bool
 
@@ -78,6 +86,8 @@ class PretrainReport:
                 f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
             ),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
+            ("best checkpoint", f"step {self.best_step}, retrieval utility {self.best_retrieval_utility:+.4f}"),
+            ("exported to", self.export),
             *recall,
         ]
 
@@ -112,7 +122,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
-        config.num_shards, config.seed, config.dropout,
+        config.num_shards, config.seed, config.dropout, config.checkpoints_every,
     ]  # fmt: skip
     live = load_snapshot(store)
     reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
@@ -169,7 +179,7 @@ def _train(
             plan = _plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
-        _finish(store, run, start, service, watcher)
+        _finish(config, store, run, start, service, watcher)
         refresher.stop()
 
 
@@ -205,6 +215,9 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         seed=config.seed,
         dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
+        checkpoint_interval_steps=config.checkpoints_every,
+        accumulation_steps=config.accumulation_steps,
+        recompute_layers=config.gradient_checkpointing,
     )
 
 
@@ -222,9 +235,14 @@ def _wait_for_last_refresh(refresher: RefresherClient) -> None:
 
 
 def _finish(
-    store: Store, run: RunFolder, start: SnapshotManifest, service: RetrievalClient, watcher: PretrainWatcher
+    config: PretrainConfig,
+    store: Store,
+    run: RunFolder,
+    start: SnapshotManifest,
+    service: RetrievalClient,
+    watcher: PretrainWatcher,
 ) -> None:
-    """Writes the result; the encoder of the live snapshot becomes the store's newest."""
+    """Exports the best checkpoint, makes the live snapshot's encoder the store's newest, and writes the result."""
     status = service.status()
     live = status.snapshot
     encoder = EncoderVersion(
@@ -236,7 +254,12 @@ def _finish(
     set_current_encoder(store, encoder)
     totals = watcher.totals()
     live_step = live.encoder_step - start.encoder_step
-    run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live_step})
+    best = export_best(
+        run,
+        encoder=get_encoder(store, start.encoder_digest),
+        reader=RealmKnowledgeAugEncoder.from_bert(config.encoder, seed=config.seed),
+    )
+    run.write_document("result", {**totals, **best, "live_snapshot": live.snapshot_id, "live_step": live_step})
     run.remove_checkpoints()
 
 
@@ -259,6 +282,9 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
         num_failed_searches=result["num_failed_searches"],
         live_snapshot_id=result["live_snapshot"],
         live_staleness_steps=steps[-1]["step"] - result["live_step"],
+        best_step=result["best_step"],
+        best_retrieval_utility=result["best_retrieval_utility"],
+        export=result["export"],
         recall=run.read_recall(),
         was_done=was_done,
     )

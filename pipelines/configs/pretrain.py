@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.validation import at_least, require_share
 from realm_core.engines.precision import TrainingPrecisionChoice
+from realm_core.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +21,18 @@ class PretrainConfig:
     num_steps: int = 200_000
     """Optimizer steps (paper: 200,000)."""
     refresh_interval_steps: int = 500
-    """Steps between checkpoints, each of which goes to the refresher (paper: about 500)."""
+    """Steps between checkpoints that go to the refresher (paper: about 500)."""
+    checkpoint_interval_steps: int | None = None
+    """Steps between checkpoints: a crash costs at most these. Each refresh makes one in any case; by default no others
+    are made. The one of the best retrieval utility is exported at the end."""
     batch_size: int = 8
     """Masked sentences per rank and step (paper: 512 over all)."""
+    accumulation_steps: int = 1
+    """Micro-batches that a rank takes its sentences in, for batches larger than memory. Loss and gradient are those of
+    the whole batch; a run may go on with another value."""
+    gradient_checkpointing: bool = False
+    """Makes each Transformer layer again in the backward pass instead of keeping what it computed: much less memory for
+    about a third more time. A run may go on with another value."""
     num_candidates: int = 8
     """Candidates per sentence, the null document included (paper: 8)."""
     query_length_tokens: int = 96
@@ -55,7 +65,9 @@ class PretrainConfig:
             "realm pretrain",
             num_steps=(self.num_steps, 1),
             refresh_interval_steps=(self.refresh_interval_steps, 1),
+            checkpoint_interval_steps=(self.checkpoints_every, 1),
             batch_size=(self.batch_size, 1),
+            accumulation_steps=(self.accumulation_steps, 1),
             num_candidates=(self.num_candidates, 2),
             query_length_tokens=(self.query_length_tokens, 8),
             num_trainers=(self.num_trainers, 1),
@@ -63,3 +75,15 @@ class PretrainConfig:
             num_shards=(self.num_shards, 1),
         )
         require_share("realm pretrain", target_recall=self.target_recall)
+        if self.accumulation_steps > self.batch_size:
+            raise UsageError(
+                where="realm pretrain",
+                found=f"--accumulation-steps {self.accumulation_steps} with --batch-size {self.batch_size}",
+                expected="at most as many micro-batches as sentences",
+                action="Lower --accumulation-steps, or raise --batch-size.",
+            )
+
+    @property
+    def checkpoints_every(self) -> int:
+        """Steps between checkpoints, given or by default."""
+        return self.refresh_interval_steps if self.checkpoint_interval_steps is None else self.checkpoint_interval_steps

@@ -20,6 +20,9 @@ class WarmupConfig:
     """Optimizer steps (ORQA: 100,000)."""
     batch_size: int = 64
     """Blocks per rank and step; all others of the step, over all ranks, are a query's negatives (ORQA: 4096)."""
+    chunk_size: int | None = None
+    """Blocks of a rank's batch that go through the embedder at once; by default all. The gradient is that of the whole
+    batch, for one more forward pass (Gao et al. 2021). A run may go on with another value."""
     learning_rate: float = 1e-4
     """Peak of the schedule (ORQA: 1e-4)."""
     num_warmup_steps: int | None = None
@@ -42,6 +45,7 @@ class WarmupConfig:
             "realm warmup",
             num_steps=(self.num_steps, 1),
             batch_size=(self.batch_size, 2),
+            chunk_size=(self.batch_size if self.chunk_size is None else self.chunk_size, 1),
             checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
             num_trainers=(self.num_trainers, 1),
         )

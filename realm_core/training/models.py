@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from realm_core.modeling.encoder import RealmPreTrainedModel
 from realm_core.training.losses import RealmLoss, marginal_log_likelihood
 
 if TYPE_CHECKING:
@@ -76,6 +77,17 @@ def set_dropout(model: nn.Module, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Gradient checkpointing: the backward pass makes each Transformer layer again from its input.
+
+    A step then keeps one state per layer and token and the inner values of a single layer; it costs one more forward
+    pass of the layers. Gradients are the same, dropout included.
+    """
+    for part in model.children():
+        if isinstance(part, RealmPreTrainedModel):
+            part.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def project(embedder: RealmEmbedder, ids_RL: Tensor, is_token_RL: Tensor, types_RL: Tensor | None = None) -> Tensor:
