@@ -23,6 +23,7 @@ from realm_core.storage.snapshots import load_snapshot
 from realm_core.training.featurization import special_tokens
 from realm_core.training.models import RealmPretrainModel, set_dropout, to_tensors
 from realm_core.training.run_folder import RunFolder
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cluster.resources import ResourcePlan
     from realm_core.training.example_generator import GeneratedBatch
     from realm_core.training.featurization import FeaturizerConfig
+    from realm_core.training.masked_queries import Masking
     from realm_core.training.schedule import ScheduleConfig
 
 BATCH_TIMEOUT_SECONDS = 600.0
@@ -50,6 +52,7 @@ class PretrainPlan:
     reader_checkpoint: str
     """BERT-family checkpoint that the knowledge-augmented encoder starts from."""
     featurizer: FeaturizerConfig
+    masking: Masking
     schedule: ScheduleConfig
     batch_size: int
     seed: int
@@ -84,6 +87,7 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
         num_ranks=num_ranks,
         batch_size=plan.batch_size,
         featurizer=plan.featurizer,
+        masking=plan.masking,
         special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest)),
     )
     return ExampleGeneratorActor.options(**LIGHT_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
@@ -105,7 +109,7 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
         checkpoint_interval_steps=plan.refresh_interval_steps,
         precision=config["precision"],
     )
-    model = RealmPretrainModel(start.embedder, reader)
+    model = RealmPretrainModel(start.embedder, reader, has_null_document=plan.featurizer.has_null_document)
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
@@ -150,16 +154,17 @@ def _step(
     forwarded = time.monotonic()
     norm = rank.end_step(loss, batch.next_position)
     ended = time.monotonic()
+    counts = rank.sum_over_ranks(StepCounts.of_batch(batch).to_vector())
     rank.log(
         loss=float(loss),
-        retrieval_utility=float(retrieval_utility),
+        retrieval_utility=None if retrieval_utility.isnan() else float(retrieval_utility),
         snapshot_id=batch.snapshot_id,
         staleness_steps=start_step + rank.step - 1 - batch.encoder_step,
         staleness_seconds=time.time() - clock.saved_at_seconds(batch.snapshot_id),
         gradient_norm=norm,
         masked_tokens=int(num_masked_tokens),
         batches_ready=num_ready,
-        skipped=batch.skipped,
+        **StepCounts.from_vector(counts).to_json(),
         wait_seconds=received - started,
         forward_seconds=forwarded - received,
         backward_seconds=ended - forwarded,

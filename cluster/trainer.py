@@ -134,6 +134,14 @@ class Rank:
             self._lines.append({"step": self.step, "at_seconds": time.time(), **facts})
             self.run.write_metrics(self._segment, self._lines)
 
+    def sum_over_ranks(self, counts: list[int]) -> list[int]:
+        """The sums of all ranks' counts; every rank calls it, and gets them."""
+        if self.num_ranks == 1:
+            return counts
+        totals = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(totals)
+        return [int(total) for total in totals.tolist()]
+
     def checkpoint_if_due(self) -> bool:
         """Saves every `checkpoint_interval_steps` and at the end; True when it did."""
         if self.step % self.checkpoint_interval_steps and not self.is_done:

@@ -15,17 +15,17 @@ from cluster.resources import ResourcePlan, plan_resources
 from cluster.retrieval_service import RetrievalClient, service_left_as_found, start_service
 from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display
+from pipelines.pretrain_checks import check_inputs
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.validation import at_least, require_share
 from pipelines.watching import watch_in_background
 from realm_core.engines.precision import TrainingPrecisionChoice
-from realm_core.errors import TrainingError, UsageError
+from realm_core.errors import TrainingError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
 from realm_core.modeling.weights import resolve_directory
 from realm_core.retrieval.evidence import EvidenceRetriever
-from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX, EncoderVersion, set_current_encoder
@@ -33,8 +33,10 @@ from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
 from realm_core.training.featurization import FeaturizerConfig
+from realm_core.training.masked_queries import Masking
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
@@ -59,6 +61,12 @@ class PretrainConfig:
     """Masked sentences per rank and step (paper: 512 over all)."""
     num_candidates: int = 8
     """Candidates per sentence, the null document included (paper: 8)."""
+    null_document: bool = True
+    """Whether each sentence's first candidate is the null document (paper: yes, section 3.4). Without it all candidates
+    are retrieved blocks, and retrieval utility, the gain over the null document, is not available."""
+    masking: Masking = "salient-span"
+    """What is masked of a sentence: a salient span (paper), or as its ablations (table 2) word pieces at random as in
+    BERT (random-uniform), or spans of geometric length as in SpanBERT (random-span)."""
     query_length_tokens: int = 96
     """Longest query with its markers (paper: 96)."""
     learning_rate: float = 3e-5
@@ -107,7 +115,8 @@ class PretrainReport:
     num_steps: int
     loss_first: float
     loss_last: float
-    retrieval_utility_last: float
+    retrieval_utility_last: float | None
+    """None without a null document."""
     mean_staleness_steps: float
     max_staleness_steps: int
     num_refreshes_live: int
@@ -117,6 +126,11 @@ class PretrainReport:
     num_failed_searches: int
     live_snapshot_id: str
     live_staleness_steps: int
+    num_seen: int
+    """Blocks that a query was to be made of, over all ranks and steps: those used and those skipped."""
+    num_used: int
+    skipped: dict[str, int]
+    """By reason."""
     recall: list[dict[str, Any]]
     was_done: bool
 
@@ -127,7 +141,8 @@ class PretrainReport:
             ("run", self.run_name + (" (was done already)" if self.was_done else "")),
             ("steps", self.num_steps),
             ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
-            ("retrieval utility, last tenth", f"{self.retrieval_utility_last:+.4f}"),
+            ("retrieval utility, last tenth", _utility(self.retrieval_utility_last)),
+            ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
@@ -139,13 +154,17 @@ class PretrainReport:
             *recall,
         ]
 
+    def _by_fate(self) -> str:
+        skipped = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(self.skipped.items())]
+        return " + ".join([f"{self.num_used:,} used", *skipped])
+
 
 def run_pretrain(config: PretrainConfig) -> PretrainReport:
     """Trains to the last step and waits for the last refresh; goes on from the last checkpoint of the same run.
 
     Raises:
         StoreError: no published snapshot.
-        EncoderError: the encoder has another vocabulary than the corpus.
+        EncoderError: encoder, snapshot and corpus do not go together, see `check_inputs`.
         UsageError: more candidates than blocks.
         TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
     """
@@ -156,7 +175,14 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
         was_done = run.result() is not None
         if not was_done:
             corpus = load_corpus(store, start.corpus_digest)
-            _check(config, corpus)
+            check_inputs(
+                store,
+                corpus,
+                start,
+                reader=config.encoder,
+                featurizer=_featurizer(config, corpus),
+                masking=config.masking,
+            )
             _train(config, store, run, start, questions)
         return _report(run, was_done)
 
@@ -170,7 +196,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
-        config.num_shards, config.seed, config.dropout,
+        config.num_shards, config.seed, config.dropout, config.masking, config.null_document,
     ]  # fmt: skip
     live = load_snapshot(store)
     reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
@@ -182,17 +208,6 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     if run.result() is not None:
         return run, live  # where it began may be garbage by now
     return run, load_snapshot(store, begun["snapshot"])
-
-
-def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
-    require_same_tokenizer(tokenizer_digest(load_tokenizer(resolve_directory(config.encoder))), corpus.tokenizer_digest)
-    if config.num_candidates > corpus.num_blocks - 1:
-        raise UsageError(
-            where="realm pretrain",
-            found=f"--num-candidates {config.num_candidates} over {corpus.num_blocks} blocks",
-            expected=f"at most {corpus.num_blocks - 1}",
-            action="Lower --num-candidates, or ingest a larger corpus.",
-        )
 
 
 def _train(
@@ -251,11 +266,8 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
         reader_checkpoint=config.encoder,
-        featurizer=FeaturizerConfig(
-            query_length_tokens=config.query_length_tokens,
-            block_length_tokens=corpus.max_block_tokens,
-            num_candidates=config.num_candidates,
-        ),
+        featurizer=_featurizer(config, corpus),
+        masking=config.masking,
         schedule=ScheduleConfig(
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),
@@ -263,6 +275,15 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         seed=config.seed,
         dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
+    )
+
+
+def _featurizer(config: PretrainConfig, corpus: CorpusManifest) -> FeaturizerConfig:
+    return FeaturizerConfig(
+        query_length_tokens=config.query_length_tokens,
+        block_length_tokens=corpus.max_block_tokens,
+        num_candidates=config.num_candidates,
+        has_null_document=config.null_document,
     )
 
 
@@ -302,12 +323,13 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
     steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
     tenth = max(1, len(steps) // 10)
     staleness = [step["staleness_steps"] for step in steps]
+    counts = StepCounts.of_steps(steps)
     return PretrainReport(
         run_name=run.name,
         num_steps=len(steps),
         loss_first=_mean([step["loss"] for step in steps[:tenth]]),
         loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
-        retrieval_utility_last=_mean([step["retrieval_utility"] for step in steps[-tenth:]]),
+        retrieval_utility_last=_mean_or_none([step["retrieval_utility"] for step in steps[-tenth:]]),
         mean_staleness_steps=_mean(staleness),
         max_staleness_steps=max(staleness),
         num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
@@ -317,6 +339,9 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
         num_failed_searches=result["num_failed_searches"],
         live_snapshot_id=result["live_snapshot"],
         live_staleness_steps=steps[-1]["step"] - result["live_step"],
+        num_seen=counts.num_seen,
+        num_used=counts.num_used,
+        skipped=counts.skipped,
         recall=run.read_recall(),
         was_done=was_done,
     )
@@ -324,3 +349,12 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _mean_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
+def _utility(value: float | None) -> str:
+    return "not available without a null document" if value is None else f"{value:+.4f}"
