@@ -179,6 +179,18 @@ def block_arrays(
     return _pack(blocks, types=(0, 1), length_tokens=length_tokens, special=special)
 
 
+def joint_arrays(
+    queries: Sequence[TokenIds],
+    blocks: Sequence[tuple[TokenIds, TokenIds]],
+    *,
+    config: FeaturizerConfig,
+    special: SpecialTokens,
+) -> TokenArrays:
+    """`[CLS] query [SEP] title [SEP] body [SEP]` of R queries, each with a (title, body) pair: [R, L]."""
+    texts = [(query[: config.max_query_tokens], *pair) for query, pair in zip(queries, blocks, strict=True)]
+    return _pack(texts, types=(0, 1, 1), length_tokens=config.joint_length_tokens, special=special)
+
+
 def pretrain_batch(
     queries: Sequence[MaskedQuery],
     candidates_BN: Sequence[Sequence[CandidateBlock]],
@@ -195,10 +207,10 @@ def pretrain_batch(
     _check_examples(queries, candidates_BN, config)
     flat = [(block.title_token_ids, block.body_token_ids) for row in candidates_BN for block in row]
     texts = [query.token_ids[: config.max_query_tokens] for query in queries]
-    joint_texts = [(texts[i // config.num_candidates], *pair) for i, pair in enumerate(flat)]
     query = query_arrays(texts, length_tokens=config.query_length_tokens, special=special)
     candidate = block_arrays(flat, length_tokens=config.block_length_tokens, special=special)
-    joint = _pack(joint_texts, types=(0, 1, 1), length_tokens=config.joint_length_tokens, special=special)
+    repeated = [text for text in texts for _ in range(config.num_candidates)]
+    joint = joint_arrays(repeated, flat, config=config, special=special)
     shape_BN = (len(queries), config.num_candidates, -1)
     return PretrainBatch(
         query_ids_BL=query.ids,
