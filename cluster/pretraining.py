@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from realm_core.training.accumulation import accumulate_gradients
 from realm_core.training.featurization import special_tokens
 from realm_core.training.micro_batches import micro_batches
 from realm_core.training.models import RealmPretrainModel, recompute_layers, set_dropout, to_tensors
+from realm_core.training.ranks import sum_over_ranks
 from realm_core.training.run_folder import RunFolder
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from cluster.resources import ResourcePlan
     from realm_core.training.example_generator import GeneratedBatch
     from realm_core.training.featurization import FeaturizerConfig
+    from realm_core.training.masked_queries import Masking
     from realm_core.training.schedule import ScheduleConfig
 
 BATCH_TIMEOUT_SECONDS = 600.0
@@ -53,6 +57,7 @@ class PretrainPlan:
     reader_checkpoint: str
     """BERT-family checkpoint that the knowledge-augmented encoder starts from."""
     featurizer: FeaturizerConfig
+    masking: Masking
     schedule: ScheduleConfig
     batch_size: int
     seed: int
@@ -119,6 +124,7 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
         num_ranks=num_ranks,
         batch_size=plan.batch_size,
         featurizer=plan.featurizer,
+        masking=plan.masking,
         special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest)),
     )
     return ExampleGeneratorActor.options(**LIGHT_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
@@ -145,7 +151,7 @@ def pretrain_loop(config: dict[str, Any]) -> None:
         checkpoint_interval_steps=plan.checkpoint_interval_steps,
         precision=config["precision"],
     )
-    model = RealmPretrainModel(start.embedder, reader)
+    model = RealmPretrainModel(start.embedder, reader, has_null_document=plan.featurizer.has_null_document)
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
@@ -186,16 +192,17 @@ def _step(rank: Rank, model: torch.nn.Module, source: BatchSource, clock: _Snaps
     step = accumulate_gradients(model, pieces, autocast=rank.autocast)
     norm = rank.update(step.loss, batch.next_position)
     ended = time.monotonic()
+    counts = [int(count) for count in sum_over_ranks(StepCounts.of_batch(batch).to_vector(), rank.device)]
     rank.log(
         loss=step.loss,
-        retrieval_utility=step.retrieval_utility,
+        retrieval_utility=None if math.isnan(step.retrieval_utility) else step.retrieval_utility,
         snapshot_id=batch.snapshot_id,
         staleness_steps=plan.start_step + rank.step - 1 - batch.encoder_step,
         staleness_seconds=time.time() - clock.saved_at_seconds(batch.snapshot_id),
         gradient_norm=norm,
         masked_tokens=step.num_masked_tokens,
         batches_ready=num_ready,
-        skipped=batch.skipped,
+        **StepCounts.from_vector(counts).to_json(),
         wait_seconds=received - started,
         forward_seconds=step.forward_seconds,
         backward_seconds=ended - received - step.forward_seconds,

@@ -218,7 +218,7 @@ class Rank:
 
 def merit_of(lines: Sequence[dict[str, Any]], interval_steps: int) -> Merit | None:
     """The merit of the model after the steps of these lines; None where they have no retrieval utility."""
-    if not lines or "retrieval_utility" not in lines[0]:
+    if not lines or lines[0].get("retrieval_utility") is None:
         return None
     num_masked_tokens = sum(line["masked_tokens"] for line in lines)
     utility = sum(line["retrieval_utility"] * line["masked_tokens"] for line in lines)

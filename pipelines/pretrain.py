@@ -16,16 +16,16 @@ from cluster.retrieval_service import RetrievalClient, service_left_as_found, st
 from cluster.session import cluster_capacity, ray_session
 from pipelines.configs.pretrain import PretrainConfig
 from pipelines.display import Display
+from pipelines.pretrain_checks import check_inputs
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.watching import watch_in_background
-from realm_core.errors import TrainingError, UsageError
+from realm_core.errors import TrainingError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
 from realm_core.retrieval.evidence import EvidenceRetriever
-from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX, EncoderVersion, set_current_encoder
@@ -37,6 +37,7 @@ from realm_core.training.export import export_best
 from realm_core.training.featurization import FeaturizerConfig
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
@@ -52,7 +53,8 @@ class PretrainReport:
     num_steps: int
     loss_first: float
     loss_last: float
-    retrieval_utility_last: float
+    retrieval_utility_last: float | None
+    """None without a null document."""
     mean_staleness_steps: float
     max_staleness_steps: int
     num_refreshes_live: int
@@ -63,10 +65,15 @@ class PretrainReport:
     live_snapshot_id: str
     live_staleness_steps: int
     best_step: int
-    best_retrieval_utility: float
+    best_retrieval_utility: float | None
     """Mean over the steps before the best checkpoint, see `Merit`."""
     export: str
     """Where the best models lie in the published format: folders `embedder`, `scorer`, `encoder`."""
+    num_seen: int
+    """Blocks that a query was to be made of, over all ranks and steps: those used and those skipped."""
+    num_used: int
+    skipped: dict[str, int]
+    """By reason."""
     recall: list[dict[str, Any]]
     was_done: bool
 
@@ -77,7 +84,8 @@ class PretrainReport:
             ("run", self.run_name + (" (was done already)" if self.was_done else "")),
             ("steps", self.num_steps),
             ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
-            ("retrieval utility, last tenth", f"{self.retrieval_utility_last:+.4f}"),
+            ("retrieval utility, last tenth", _utility(self.retrieval_utility_last)),
+            ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
@@ -86,10 +94,14 @@ class PretrainReport:
                 f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
             ),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
-            ("best checkpoint", f"step {self.best_step}, retrieval utility {self.best_retrieval_utility:+.4f}"),
+            ("best checkpoint", f"step {self.best_step}, retrieval utility {_utility(self.best_retrieval_utility)}"),
             ("exported to", self.export),
             *recall,
         ]
+
+    def _by_fate(self) -> str:
+        skipped = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(self.skipped.items())]
+        return " + ".join([f"{self.num_used:,} used", *skipped])
 
 
 def run_pretrain(config: PretrainConfig) -> PretrainReport:
@@ -97,7 +109,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
 
     Raises:
         StoreError: no published snapshot.
-        EncoderError: the encoder has another vocabulary than the corpus.
+        EncoderError: encoder, snapshot and corpus do not go together, see `check_inputs`.
         UsageError: more candidates than blocks.
         TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
     """
@@ -108,7 +120,14 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
         was_done = run.result() is not None
         if not was_done:
             corpus = load_corpus(store, start.corpus_digest)
-            _check(config, corpus)
+            check_inputs(
+                store,
+                corpus,
+                start,
+                reader=config.encoder,
+                featurizer=_featurizer(config, corpus),
+                masking=config.masking,
+            )
             _train(config, store, run, start, questions)
         return _report(run, was_done)
 
@@ -122,7 +141,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
-        config.num_shards, config.seed, config.dropout, config.checkpoints_every,
+        config.num_shards, config.seed, config.dropout, config.checkpoints_every, config.masking, config.null_document,
     ]  # fmt: skip
     live = load_snapshot(store)
     reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
@@ -134,17 +153,6 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     if run.result() is not None:
         return run, live  # where it began may be garbage by now
     return run, load_snapshot(store, begun["snapshot"])
-
-
-def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
-    require_same_tokenizer(tokenizer_digest(load_tokenizer(resolve_directory(config.encoder))), corpus.tokenizer_digest)
-    if config.num_candidates > corpus.num_blocks - 1:
-        raise UsageError(
-            where="realm pretrain",
-            found=f"--num-candidates {config.num_candidates} over {corpus.num_blocks} blocks",
-            expected=f"at most {corpus.num_blocks - 1}",
-            action="Lower --num-candidates, or ingest a larger corpus.",
-        )
 
 
 def _train(
@@ -203,11 +211,8 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
         reader_checkpoint=config.encoder,
-        featurizer=FeaturizerConfig(
-            query_length_tokens=config.query_length_tokens,
-            block_length_tokens=corpus.max_block_tokens,
-            num_candidates=config.num_candidates,
-        ),
+        featurizer=_featurizer(config, corpus),
+        masking=config.masking,
         schedule=ScheduleConfig(
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),
@@ -218,6 +223,15 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         checkpoint_interval_steps=config.checkpoints_every,
         accumulation_steps=config.accumulation_steps,
         recompute_layers=config.gradient_checkpointing,
+    )
+
+
+def _featurizer(config: PretrainConfig, corpus: CorpusManifest) -> FeaturizerConfig:
+    return FeaturizerConfig(
+        query_length_tokens=config.query_length_tokens,
+        block_length_tokens=corpus.max_block_tokens,
+        num_candidates=config.num_candidates,
+        has_null_document=config.null_document,
     )
 
 
@@ -267,12 +281,13 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
     steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
     tenth = max(1, len(steps) // 10)
     staleness = [step["staleness_steps"] for step in steps]
+    counts = StepCounts.of_steps(steps)
     return PretrainReport(
         run_name=run.name,
         num_steps=len(steps),
         loss_first=_mean([step["loss"] for step in steps[:tenth]]),
         loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
-        retrieval_utility_last=_mean([step["retrieval_utility"] for step in steps[-tenth:]]),
+        retrieval_utility_last=_mean_or_none([step["retrieval_utility"] for step in steps[-tenth:]]),
         mean_staleness_steps=_mean(staleness),
         max_staleness_steps=max(staleness),
         num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
@@ -285,6 +300,9 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
         best_step=result["best_step"],
         best_retrieval_utility=result["best_retrieval_utility"],
         export=result["export"],
+        num_seen=counts.num_seen,
+        num_used=counts.num_used,
+        skipped=counts.skipped,
         recall=run.read_recall(),
         was_done=was_done,
     )
@@ -292,3 +310,12 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _mean_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
+def _utility(value: float | None) -> str:
+    return "not available without a null document" if value is None else f"{value:+.4f}"

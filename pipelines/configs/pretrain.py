@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipelines.validation import at_least, require_share
 from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import UsageError
+from realm_core.training.masked_queries import Masking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,12 @@ class PretrainConfig:
     about a third more time. A run may go on with another value."""
     num_candidates: int = 8
     """Candidates per sentence, the null document included (paper: 8)."""
+    null_document: bool = True
+    """Whether each sentence's first candidate is the null document (paper: yes, section 3.4). Without it all candidates
+    are retrieved blocks, and retrieval utility, the gain over the null document, is not available."""
+    masking: Masking = "salient-span"
+    """What is masked of a sentence: a salient span (paper), or as its ablations (table 2) word pieces at random as in
+    BERT (random-uniform), or spans of geometric length as in SpanBERT (random-span)."""
     query_length_tokens: int = 96
     """Longest query with its markers (paper: 96)."""
     learning_rate: float = 3e-5

@@ -24,25 +24,27 @@ if TYPE_CHECKING:
 def export_best(run: RunFolder, *, encoder: LoadedEncoder, reader: RealmKnowledgeAugEncoder) -> dict[str, Any]:
     """Exports the run's best checkpoint; returns `best_step`, `best_retrieval_utility` and `export`, the URL.
 
+    Where retrieval utility is not available (training without a null document) the newest counts as the best.
     Embedder and reader are those that the run began with: their weights are replaced.
 
     Raises:
         ArtifactMissingError: the run has no checkpoint.
         ArtifactCorruptError: the best one cannot be read.
     """
-    best = run.best_checkpoint()
-    if best is None:
+    best, steps = run.best_checkpoint(), run.checkpoint_steps()
+    if not steps:
         raise ArtifactMissingError(
             where=f"run {run.name}",
-            found="no checkpoint with a retrieval utility",
+            found="no checkpoint",
             expected="one at least, at the end of the run",
             action="Run the command again.",
         )
-    load_trained_models(run.local_checkpoint(best.step), {"embedder": encoder.embedder, "encoder": reader})
+    step, utility = (best.step, best.retrieval_utility) if best else (steps[-1], None)
+    load_trained_models(run.local_checkpoint(step), {"embedder": encoder.embedder, "encoder": reader})
     with tempfile.TemporaryDirectory(prefix="realm-export-") as folder:
         export_models(Path(folder), encoder=encoder, reader=reader)
         url = run.publish_export(Path(folder))
-    return {"best_step": best.step, "best_retrieval_utility": best.retrieval_utility, "export": url}
+    return {"best_step": step, "best_retrieval_utility": utility, "export": url}
 
 
 def export_models(folder: Path, *, encoder: LoadedEncoder, reader: RealmKnowledgeAugEncoder) -> None:

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 class RealmPretrainModel(nn.Module):
     """Embedder and knowledge-augmented encoder under one loss; query and block share the embedder."""
 
-    def __init__(self, embedder: RealmEmbedder, encoder: RealmKnowledgeAugEncoder) -> None:
+    def __init__(
+        self, embedder: RealmEmbedder, encoder: RealmKnowledgeAugEncoder, *, has_null_document: bool = True
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         self.encoder = encoder
+        self._has_null_document = has_null_document
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, retrieval utility and number of masked tokens of a batch, see `marginal_log_likelihood`."""
@@ -53,7 +56,9 @@ class RealmPretrainModel(nn.Module):
             batch["mask_positions_BM"],
             batch["target_ids_BM"],
         )
-        return marginal_log_likelihood(relevance_BN, token_log_probs_BNM, batch["is_masked_BM"])
+        return marginal_log_likelihood(
+            relevance_BN, token_log_probs_BNM, batch["is_masked_BM"], has_null_document=self._has_null_document
+        )
 
 
 class InverseClozeModel(nn.Module):

@@ -99,14 +99,25 @@ class RunFolder:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         self._store.write_bytes(f"{self.path}/metrics/from-{first_step:06d}.jsonl", text.encode())
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """One mapping per step, in order; of a step that was taken twice, the later one."""
+    def read_metrics(self, *, after_step: int = 0) -> list[dict[str, Any]]:
+        """One mapping per step after `after_step`, in order; of a step that was taken twice, the later one.
+
+        Reads only the files that may hold such steps.
+        """
         by_step: dict[int, dict[str, Any]] = {}
-        for name in self._store.list(f"{self.path}/metrics"):
+        for name in self._metrics_files(after_step):
             for line in self._store.read_bytes(f"{self.path}/metrics/{name}").splitlines():
                 record = json.loads(line)
                 by_step[record["step"]] = record
-        return [by_step[step] for step in sorted(by_step)]
+        return [by_step[step] for step in sorted(by_step) if step > after_step]
+
+    def _metrics_files(self, after_step: int) -> list[str]:
+        """Names of the files with steps after `after_step`, oldest first: each ends where a later one begins."""
+        first_steps = sorted(
+            int(name[len("from-") : -len(".jsonl")]) for name in self._store.list(f"{self.path}/metrics")
+        )
+        last_before = max((step for step in first_steps if step <= after_step), default=0)
+        return [f"from-{step:06d}.jsonl" for step in first_steps if step >= last_before]
 
     def write_refresh(self, step: int, record: dict[str, Any]) -> None:
         """Records what became of the refresh from the checkpoint at `step`."""

@@ -87,3 +87,13 @@ def test_records_and_documents_are_read_back(run):
     assert [r["step"] for r in run.read_refreshes()] == [10, 20]
     assert run.read_recall() == [{"recall_at_5": 0.5}]
     assert run.result() == {"live_step": 20}
+
+
+def test_only_later_steps_are_read_and_files_before_them_are_not_opened(run, tmp_path):
+    run.write_metrics(0, [{"step": 1}, {"step": 2}])
+    run.write_metrics(2, [{"step": 3}, {"step": 4}])
+    run.write_metrics(4, [{"step": 5}])
+    (tmp_path / "runs/pretrain-x/metrics/from-000000.jsonl").write_text("no JSON")
+    assert [line["step"] for line in run.read_metrics(after_step=3)] == [4, 5]
+    assert [line["step"] for line in run.read_metrics(after_step=4)] == [5]
+    assert run.read_metrics(after_step=5) == []
