@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.placement import require_places
 from cluster.pretraining import PretrainPlan, pretrain_on_workers
 from cluster.refresh import IndexPlan
 from cluster.refresher import RefresherClient, RefresherConfig
@@ -17,6 +18,7 @@ from cluster.session import cluster_capacity, ray_session
 from pipelines.configs.pretrain import PretrainConfig
 from pipelines.display import Display
 from pipelines.pretrain_checks import check_inputs
+from pipelines.pretrain_plan import PretrainPlanReport
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.watching import watch_in_background
 from realm_core.errors import TrainingError
@@ -104,7 +106,32 @@ class PretrainReport:
         return " + ".join([f"{self.num_used:,} used", *skipped])
 
 
-def run_pretrain(config: PretrainConfig) -> PretrainReport:
+def run_pretrain(config: PretrainConfig) -> PretrainReport | PretrainPlanReport:
+    """`pretrain`, or with `--dry-run` only the plan, after the same checks and on the same cluster."""
+    return plan_pretraining(config) if config.dry_run else pretrain(config)
+
+
+def plan_pretraining(config: PretrainConfig) -> PretrainPlanReport:
+    """Checks everything that can be checked beforehand, and whether all processes find a place; starts nothing.
+
+    Raises what `pretrain` would raise for the same reasons, and `UsageError` where there is no place.
+    """
+    store = Store(config.store)
+    if config.questions:
+        read_questions(config.questions)
+    start = load_snapshot(store)
+    corpus = load_corpus(store, start.corpus_digest)
+    _check(config, store, corpus, start)
+    with ray_session(config.address):
+        num_cpus, num_gpus = cluster_capacity()
+        resources = _resources(config)
+        require_places(resources)
+    return PretrainPlanReport(
+        config=config, resources=resources, corpus=corpus, start=start, num_cpus=num_cpus, num_gpus=num_gpus
+    )
+
+
+def pretrain(config: PretrainConfig) -> PretrainReport:
     """Trains to the last step and waits for the last refresh; goes on from the last checkpoint of the same run.
 
     Raises:
@@ -120,14 +147,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
         was_done = run.result() is not None
         if not was_done:
             corpus = load_corpus(store, start.corpus_digest)
-            check_inputs(
-                store,
-                corpus,
-                start,
-                reader=config.encoder,
-                featurizer=_featurizer(config, corpus),
-                masking=config.masking,
-            )
+            _check(config, store, corpus, start)
             _train(config, store, run, start, questions)
         return _report(run, was_done)
 
@@ -164,14 +184,7 @@ def _train(
         tempfile.TemporaryDirectory() as folder,
         Display() as display,
     ):
-        num_cpus, num_gpus = cluster_capacity()
-        resources = plan_resources(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            embedding_workers=config.num_embedding_workers,
-            trainer_workers=config.num_trainers,
-            precision=config.precision,
-        )
+        resources = _resources(config)
         service = start_service(store)
         refresher = RefresherClient.start(_refresher_config(config, store, run, start, resources))
         watcher = PretrainWatcher(
@@ -189,6 +202,29 @@ def _train(
             _wait_for_last_refresh(refresher)
         _finish(config, store, run, start, service, watcher)
         refresher.stop()
+
+
+def _check(config: PretrainConfig, store: Store, corpus: CorpusManifest, start: SnapshotManifest) -> None:
+    check_inputs(
+        store,
+        corpus,
+        start,
+        reader=config.encoder,
+        featurizer=_featurizer(config, corpus),
+        masking=config.masking,
+    )
+
+
+def _resources(config: PretrainConfig) -> ResourcePlan:
+    num_cpus, num_gpus = cluster_capacity()
+    return plan_resources(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        embedding_workers=config.num_embedding_workers,
+        trainer_workers=config.num_trainers,
+        precision=config.precision,
+        device=config.device,
+    )
 
 
 def _refresher_config(

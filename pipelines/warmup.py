@@ -119,6 +119,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             embedding_workers=0,
             trainer_workers=config.num_trainers,
             precision=config.precision,
+            device=config.device,
         )
         bar = display.task("warmup", total=config.num_steps, unit="steps")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.resources import DeviceChoice
 from pipelines.validation import at_least, require_share
 from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import UsageError
@@ -60,12 +61,17 @@ class PretrainConfig:
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
+    device: DeviceChoice = "auto"
+    """Where training and embedding run: cuda, cpu, or auto: cuda where the cluster has GPUs. Each rank and each
+    embedding actor takes one; where there are too few, a single rank and the embedding actors share them."""
     precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, masks and dropout."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+    dry_run: bool = False
+    """Checks what can be checked beforehand, looks for a place for each process, prints the plan and ends."""
 
     def __post_init__(self) -> None:
         at_least(

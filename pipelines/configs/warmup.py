@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.resources import DeviceChoice
 from pipelines.validation import at_least
 from realm_core.engines.precision import TrainingPrecisionChoice
 
@@ -33,6 +34,8 @@ class WarmupConfig:
     """Ranks; on a cluster with GPUs, one per GPU."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
+    device: DeviceChoice = "auto"
+    """Where it runs: cuda, cpu, or auto: cuda where the cluster has GPUs, one for each rank."""
     precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
