@@ -14,6 +14,7 @@ from cluster.retrieval_service import RetrievalClient
 if TYPE_CHECKING:
     from realm_core.training.example_generator import ExampleGenerator, GeneratedBatch
     from realm_core.training.featurization import FeaturizerConfig, SpecialTokens
+    from realm_core.training.masked_queries import Masking
 
 QUEUE_BATCHES = 2
 """Batches kept ready: enough to hide a search, few enough that a swap reaches the trainer soon."""
@@ -30,6 +31,7 @@ class GeneratorConfig:
     num_ranks: int
     batch_size: int
     featurizer: FeaturizerConfig
+    masking: Masking
     special: SpecialTokens
 
 
@@ -67,7 +69,7 @@ class BatchQueue:
             try:
                 item = self._generator.batch_at(position)
             except Exception as error:  # noqa: BLE001 - handed to the trainer, which raises it
-                ready.put(error)
+                _put_unless_stopped(ready, error, stop)
                 return
             _put_unless_stopped(ready, item, stop)
             position = item.next_position
@@ -108,11 +110,12 @@ def _make_generator(config: GeneratorConfig) -> ExampleGenerator:
         batch_size=config.batch_size,
         featurizer=config.featurizer,
         special=config.special,
+        masking=config.masking,
     )
 
 
 def _put_unless_stopped(
-    ready: queue.Queue[GeneratedBatch | BaseException], item: GeneratedBatch, stop: threading.Event
+    ready: queue.Queue[GeneratedBatch | BaseException], item: GeneratedBatch | BaseException, stop: threading.Event
 ) -> None:
     while not stop.is_set():
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 import torch
-from ray.train.torch import prepare_model
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
@@ -20,17 +21,23 @@ from realm_core.storage.encoder_pointer import EncoderVersion
 from realm_core.storage.encoder_store import get_encoder, put_encoder
 from realm_core.storage.files import Store
 from realm_core.storage.snapshots import load_snapshot
+from realm_core.training.accumulation import accumulate_gradients
 from realm_core.training.featurization import special_tokens
-from realm_core.training.models import RealmPretrainModel, set_dropout, to_tensors
+from realm_core.training.micro_batches import micro_batches
+from realm_core.training.models import RealmPretrainModel, recompute_layers, set_dropout, to_tensors
+from realm_core.training.ranks import sum_over_ranks
 from realm_core.training.run_folder import RunFolder
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cluster.refresher import RefresherClient
     from cluster.resources import ResourcePlan
     from realm_core.training.example_generator import GeneratedBatch
     from realm_core.training.featurization import FeaturizerConfig
+    from realm_core.training.masked_queries import Masking
     from realm_core.training.schedule import ScheduleConfig
 
 BATCH_TIMEOUT_SECONDS = 600.0
@@ -50,26 +57,59 @@ class PretrainPlan:
     reader_checkpoint: str
     """BERT-family checkpoint that the knowledge-augmented encoder starts from."""
     featurizer: FeaturizerConfig
+    masking: Masking
     schedule: ScheduleConfig
     batch_size: int
     seed: int
     dropout: float | None
     refresh_interval_steps: int
+    checkpoint_interval_steps: int
+    accumulation_steps: int
+    """Micro-batches that a rank's batch is divided into."""
+    recompute_layers: bool
+    """Gradient checkpointing."""
+
+
+class BatchSource(Protocol):
+    """Where a rank's batches come from."""
+
+    def batch_at(self, position: int) -> tuple[GeneratedBatch, int]:
+        """The batch that begins at a position of the rank's data order, and how many were ready."""
+
+
+class GeneratedBatches:
+    """Batches of an example generator; sent to the rank that asks it."""
+
+    def __init__(self, generator: Any) -> None:  # noqa: ANN401 - an actor handle
+        self._generator = generator
+
+    def batch_at(self, position: int) -> tuple[GeneratedBatch, int]:
+        """See `BatchSource.batch_at`; the batch is made with the live snapshot."""
+        ref = self._generator.batch_at.remote(position)
+        batch: tuple[GeneratedBatch, int] = get(ref, timeout_seconds=BATCH_TIMEOUT_SECONDS, what="example generator")
+        return batch
 
 
 def pretrain_on_workers(
     plan: PretrainPlan, *, resources: ResourcePlan, refresher: RefresherClient, folder: Path
 ) -> None:
     """Trains to the last step; returns when all ranks have."""
-    generators = [_start_generator(plan, rank, resources.trainer_workers) for rank in range(resources.trainer_workers)]
-    loop_config = {
-        "plan": plan,
-        "generators": generators,
-        "refresher": refresher,
-        "yields_cpu": not resources.trainer_gpus,
-    }
+    with example_generators(plan, resources.trainer_workers) as sources:
+        loop_config = {
+            "plan": plan,
+            "sources": sources,
+            "refresher": refresher,
+            "yields_cpu": not resources.trainer_gpus,
+        }
+        run_on_workers(pretrain_loop, loop_config, plan=resources, name=plan.run_name, folder=folder)
+
+
+@contextmanager
+def example_generators(plan: PretrainPlan, num_ranks: int) -> Iterator[list[GeneratedBatches]]:
+    """One for each rank, while the context is open."""
+    generators = [_start_generator(plan, rank, num_ranks) for rank in range(num_ranks)]
     try:
-        run_on_workers(_pretrain_loop, loop_config, plan=resources, name=plan.run_name, folder=folder)
+        yield [GeneratedBatches(generator) for generator in generators]
     finally:
         for generator in generators:
             ray.kill(generator)
@@ -84,12 +124,18 @@ def _start_generator(plan: PretrainPlan, rank: int, num_ranks: int) -> Any:  # n
         num_ranks=num_ranks,
         batch_size=plan.batch_size,
         featurizer=plan.featurizer,
+        masking=plan.masking,
         special=special_tokens(get_encoder(Store(plan.store_url), plan.start_encoder_digest)),
     )
     return ExampleGeneratorActor.options(**LIGHT_OPTIONS, max_restarts=-1, max_task_retries=-1).remote(config)
 
 
-def _pretrain_loop(config: dict[str, Any]) -> None:
+def pretrain_loop(config: dict[str, Any]) -> None:
+    """What each rank does, for `run_on_workers`.
+
+    Its configuration has the `plan`, a `BatchSource` for each rank as `sources`, the `refresher` (None where nothing is
+    to be refreshed), and whether the rank `yields_cpu` to the refresh.
+    """
     torch.set_num_threads(config["threads"])
     if config["yields_cpu"]:
         os.nice(TRAINER_NICENESS)
@@ -102,74 +148,65 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
         models={"embedder": start.embedder, "encoder": reader},
         schedule=plan.schedule,
         seed=plan.seed,
-        checkpoint_interval_steps=plan.refresh_interval_steps,
+        checkpoint_interval_steps=plan.checkpoint_interval_steps,
         precision=config["precision"],
     )
-    model = RealmPretrainModel(start.embedder, reader)
+    model = RealmPretrainModel(start.embedder, reader, has_null_document=plan.featurizer.has_null_document)
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
-    parallel = prepare_model(model) if rank.num_ranks > 1 else model.to(rank.device)
-    generator, refresher = config["generators"][rank.index], config["refresher"]
+    if plan.recompute_layers:
+        recompute_layers(model)
+    parallel = rank.parallel(model)
+    source, refresher = config["sources"][rank.index], config["refresher"]
     clock = _SnapshotClock(store)
 
     def hand_over() -> None:
-        if rank.index == 0:
+        if rank.index == 0 and refresher is not None:
             digest = put_encoder(store, start.embedder, start.tokenizer)
             refresher.offer(
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )
 
-    if rank.step and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
+    if rank.step and _is_refresh_due(rank, plan.refresh_interval_steps):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
-        _step(rank, parallel, generator, clock, start_step=plan.start_step)
-        if rank.checkpoint_if_due() and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
+        _step(rank, parallel, source, clock, plan)
+        is_refresh_due = _is_refresh_due(rank, plan.refresh_interval_steps)
+        rank.checkpoint_if_due(is_due=is_refresh_due)  # first: a rank that goes back to it never lags behind a snapshot
+        if is_refresh_due:
             hand_over()
 
 
-def _is_worth_a_refresh(rank: Rank, refresh_interval_steps: int) -> bool:
-    """False near the end: the last checkpoint, less than an interval away, would only have to wait for that refresh."""
-    return rank.is_done or rank.schedule.num_steps - rank.step >= refresh_interval_steps
+def _is_refresh_due(rank: Rank, interval_steps: int) -> bool:
+    """Every interval and at the end; but not less than an interval before it, which would only delay the last one."""
+    return rank.is_done or (rank.step % interval_steps == 0 and rank.schedule.num_steps - rank.step >= interval_steps)
 
 
-def _step(
-    rank: Rank,
-    model: torch.nn.Module,
-    generator: Any,  # noqa: ANN401 - an actor handle
-    clock: _SnapshotClock,
-    *,
-    start_step: int,
-) -> None:
+def _step(rank: Rank, model: torch.nn.Module, source: BatchSource, clock: _SnapshotClock, plan: PretrainPlan) -> None:
     started = time.monotonic()
-    batch, num_ready = _next_batch(generator, rank.position)
+    batch, num_ready = source.batch_at(rank.position)
     received = time.monotonic()
     rank.begin_step()
-    with rank.autocast():
-        loss, retrieval_utility, num_masked_tokens = model(to_tensors(batch.arrays, rank.device))
-    forwarded = time.monotonic()
-    norm = rank.end_step(loss, batch.next_position)
+    pieces = micro_batches(to_tensors(batch.arrays, rank.device), plan.accumulation_steps)
+    step = accumulate_gradients(model, pieces, autocast=rank.autocast)
+    norm = rank.update(step.loss, batch.next_position)
     ended = time.monotonic()
+    counts = [int(count) for count in sum_over_ranks(StepCounts.of_batch(batch).to_vector(), rank.device)]
     rank.log(
-        loss=float(loss),
-        retrieval_utility=float(retrieval_utility),
+        loss=step.loss,
+        retrieval_utility=None if math.isnan(step.retrieval_utility) else step.retrieval_utility,
         snapshot_id=batch.snapshot_id,
-        staleness_steps=start_step + rank.step - 1 - batch.encoder_step,
+        staleness_steps=plan.start_step + rank.step - 1 - batch.encoder_step,
         staleness_seconds=time.time() - clock.saved_at_seconds(batch.snapshot_id),
         gradient_norm=norm,
-        masked_tokens=int(num_masked_tokens),
+        masked_tokens=step.num_masked_tokens,
         batches_ready=num_ready,
-        skipped=batch.skipped,
+        **StepCounts.from_vector(counts).to_json(),
         wait_seconds=received - started,
-        forward_seconds=forwarded - received,
-        backward_seconds=ended - forwarded,
+        forward_seconds=step.forward_seconds,
+        backward_seconds=ended - received - step.forward_seconds,
     )
-
-
-def _next_batch(generator: Any, position: int) -> tuple[GeneratedBatch, int]:  # noqa: ANN401
-    ref = generator.batch_at.remote(position)
-    batch: tuple[GeneratedBatch, int] = get(ref, timeout_seconds=BATCH_TIMEOUT_SECONDS, what="example generator")
-    return batch
 
 
 class _SnapshotClock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray.train
 import torch
+import torch.distributed
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
-from realm_core.errors import RealmError, TrainingError
+from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, RealmError, TrainingError
+from realm_core.training.run_folder import Merit
 from realm_core.training.schedule import ScheduleConfig, learning_rate_at, make_optimizer
-from realm_core.training.state import load_training_state, save_training_state
+from realm_core.training.state import TrainingProgress, load_training_state, save_training_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 MAX_WORKER_FAILURES = 3
 MAX_GRADIENT_NORM = 1.0
 """BERT's optimizer clips to this norm."""
+SECONDS_BETWEEN_WRITES = 1.0
+"""Of the lines of metrics: a step of milliseconds must not wait for a file, or an object store, each time."""
 
 
 def run_on_workers(
@@ -83,22 +88,32 @@ class Rank:
         self.optimizer = make_optimizer(self.models.values(), learning_rate=self.schedule.learning_rate)
         self._lines: list[dict[str, Any]] = []
         self._segment = 0
+        self._written_at = 0.0
 
     def resume(self) -> None:
-        """Goes to the last checkpoint, where there is one."""
-        step = self.run.latest_checkpoint_step()
+        """Goes to the newest checkpoint that can be read, where there is one; all ranks go to the same.
+
+        Raises:
+            ArtifactCorruptError, ArtifactMissingError: there are checkpoints, and none can be read.
+            TrainingError: this rank cannot read the one that rank 0 has read.
+        """
+        for model in self.models.values():
+            model.to(self.device).train()  # before the optimizer's state is loaded, which goes where parameters are
+        progress = self._load_newest() if self.index == 0 else None
+        step = self._from_rank_0(progress.step if progress else 0)
         if step:
-            progress = load_training_state(
-                self.run.local_checkpoint(step),
-                models=self.models,
-                optimizer=self.optimizer,
-                rng=np.random.default_rng(self.seed),
-            )
+            progress = progress or self._load(step)
             self.step = progress.step
             self.position = progress.data_position[f"rank-{self.index}"]
         self._segment = self.step
-        for model in self.models.values():
-            model.to(self.device).train()
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The model on this rank's device, wrapped where there are more ranks."""
+        if self.num_ranks == 1:
+            return model.to(self.device)
+        # Gradients as views of the buckets that are sent: else each would be in memory twice.
+        wrapped: nn.Module = prepare_model(model, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
+        return wrapped
 
     @property
     def is_done(self) -> bool:
@@ -116,34 +131,70 @@ class Rank:
             group["lr"] = learning_rate_at(self.step, self.schedule)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def end_step(self, loss: torch.Tensor, next_position: int) -> float:
-        """Backward and update; returns the gradient's norm. Raises `TrainingError` for a loss that is not finite."""
-        if not bool(torch.isfinite(loss)):
-            raise _not_finite(self.run.name, self.step)
-        loss.backward()
+    def update(self, loss: float, next_position: int) -> float:
+        """Clips the gradients and takes the step; returns their norm.
+
+        Raises:
+            TrainingError: loss or gradients are not finite, on all ranks alike; nothing was changed.
+        """
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise _not_finite(self.run.name, self.step, loss, norm)
         self.optimizer.step()
         self.step += 1
         self.position = next_position
-        return float(norm)
+        return norm
 
     def log(self, **facts: Any) -> None:  # noqa: ANN401 - plain JSON values
-        """Writes the step's line."""
+        """Notes the step's line; what was noted is written once a second, and before each checkpoint."""
         if self.index == 0:
             self._lines.append({"step": self.step, "at_seconds": time.time(), **facts})
-            self.run.write_metrics(self._segment, self._lines)
+            if time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
+                self._write_lines()
 
-    def checkpoint_if_due(self) -> bool:
-        """Saves every `checkpoint_interval_steps` and at the end; True when it did."""
-        if self.step % self.checkpoint_interval_steps and not self.is_done:
+    def checkpoint_if_due(self, *, is_due: bool = False) -> bool:
+        """Saves every `checkpoint_interval_steps`, at the end, and when it is due for another reason; True if it did.
+
+        A step's `retrieval_utility` and `masked_tokens`, where they were logged, make the checkpoint's merit.
+        """
+        if not (is_due or self.is_done or self.step % self.checkpoint_interval_steps == 0):
             return False
         positions = self._all_positions()
         if self.index == 0:
-            self.run.save_checkpoint(self.step, lambda folder: self._write_state(folder, positions))
+            self._write_lines()
+            merit = merit_of(self._lines, self.checkpoint_interval_steps)
+            self.run.save_checkpoint(self.step, lambda folder: self._write_state(folder, positions), merit=merit)
             self._segment, self._lines = self.step, []
         ray.train.report({"step": self.step})
         return True
+
+    def _load_newest(self) -> TrainingProgress | None:
+        """Falls back, loudly, to the checkpoint before where one cannot be read."""
+        steps = self.run.checkpoint_steps()
+        for step in reversed(steps):
+            try:
+                return self._load(step)
+            except (ArtifactCorruptError, ArtifactMissingError) as error:
+                if step == steps[0]:
+                    raise
+                logger.error("Checkpoint of step %d cannot be read, going on from an earlier one: %s", step, error)
+        return None
+
+    def _load(self, step: int) -> TrainingProgress:
+        rng = np.random.default_rng(self.seed)
+        folder = self.run.local_checkpoint(step)
+        return load_training_state(folder, models=self.models, optimizer=self.optimizer, rng=rng)
+
+    def _from_rank_0(self, value: int) -> int:
+        shared = torch.tensor([value], dtype=torch.int64, device=self.device)
+        if self.num_ranks > 1:
+            torch.distributed.broadcast(shared, 0)
+        return int(shared)
+
+    def _write_lines(self) -> None:
+        self.run.write_metrics(self._segment, self._lines)
+        self._written_at = time.monotonic()
 
     def _write_state(self, folder: Path, positions: dict[str, int]) -> None:
         save_training_state(
@@ -165,11 +216,24 @@ class Rank:
         return {f"rank-{rank}": int(position) for rank, position in enumerate(gathered)}
 
 
-def _not_finite(run_name: str, step: int) -> TrainingError:
+def merit_of(lines: Sequence[dict[str, Any]], interval_steps: int) -> Merit | None:
+    """The merit of the model after the steps of these lines; None where they have no retrieval utility."""
+    if not lines or lines[0].get("retrieval_utility") is None:
+        return None
+    num_masked_tokens = sum(line["masked_tokens"] for line in lines)
+    utility = sum(line["retrieval_utility"] * line["masked_tokens"] for line in lines)
+    return Merit(
+        step=lines[-1]["step"],
+        retrieval_utility=utility / max(1, num_masked_tokens),
+        is_whole=len(lines) >= interval_steps,
+    )
+
+
+def _not_finite(run_name: str, step: int, loss: float, norm: float) -> TrainingError:
     return TrainingError(
         where=f"run {run_name}, step {step}",
-        found="a loss that is not finite",
-        expected="a finite one",
+        found=f"a loss of {loss:g} whose gradient has the norm {norm:g}",
+        expected="finite ones",
         action="Lower the learning rate; the last checkpoint is kept.",
     )
 

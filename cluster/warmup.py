@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed
-from ray.train.torch import prepare_model
-from torch.distributed.nn.functional import all_gather
 
 from cluster.trainer import Rank, run_on_workers
+from realm_core.errors import TrainingError
 from realm_core.storage.block_store import BlockRecords, load_corpus
 from realm_core.storage.encoder_store import get_encoder, put_encoder
 from realm_core.storage.files import Store
+from realm_core.training.cached_gradients import inverse_cloze_gradients
 from realm_core.training.example_generator import DataOrder
 from realm_core.training.featurization import FeaturizerConfig, special_tokens
 from realm_core.training.inverse_cloze import InverseClozeExample, inverse_cloze_batch, inverse_cloze_example
-from realm_core.training.losses import inverse_cloze_loss
 from realm_core.training.masking import SkipReason
+from realm_core.training.micro_batches import chunks
 from realm_core.training.models import InverseClozeModel, set_dropout, to_tensors
 from realm_core.training.run_folder import RunFolder
 
@@ -43,6 +42,7 @@ class WarmupPlan:
     start_encoder_digest: str
     schedule: ScheduleConfig
     batch_size: int
+    chunk_size: int | None
     seed: int
     dropout: float | None
     checkpoint_interval_steps: int
@@ -70,10 +70,10 @@ def _warmup_loop(config: dict[str, Any]) -> None:
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
-    parallel = prepare_model(model) if rank.num_ranks > 1 else model.to(rank.device)
+    parallel = rank.parallel(model)
     source = _ExampleSource(store, plan, rank, start)
     while not rank.is_done:
-        _step(rank, parallel, source)
+        _step(rank, parallel, source, plan.chunk_size)
         rank.checkpoint_if_due()
     if rank.index == 0:
         digest = put_encoder(store, start.embedder, start.tokenizer)
@@ -84,41 +84,59 @@ class _ExampleSource:
     """Reads a rank's blocks in its order and makes inverse cloze batches of them."""
 
     def __init__(self, store: Store, plan: WarmupPlan, rank: Rank, start: LoadedEncoder) -> None:
-        self._records = BlockRecords(store, load_corpus(store, plan.corpus_digest))
+        corpus = load_corpus(store, plan.corpus_digest)
+        self._records = BlockRecords(store, corpus)
         self._order = DataOrder(
             num_blocks=len(self._records), seed=plan.seed, rank=rank.index, num_ranks=rank.num_ranks
         )
+        self._featurizer = FeaturizerConfig(block_length_tokens=corpus.max_block_tokens)
         self._special = special_tokens(start)
         self._batch_size = plan.batch_size
         self._device = rank.device
 
     def batch_at(self, position: int) -> tuple[dict[str, torch.Tensor], int]:
-        """The batch whose first block is the first usable one from `position` on, and the position after it."""
+        """The batch whose first block is the first usable one from `position` on, and the position after it.
+
+        Raises:
+            TrainingError: as many blocks as the corpus has were passed over.
+        """
         examples: list[InverseClozeExample] = []
+        start = position
         while len(examples) < self._batch_size:
+            if position - start > len(self._records) + self._batch_size:
+                raise _nothing_to_learn(len(self._records), len(examples), self._batch_size)
             block_id, rng = self._order.block_at(position)
             position += 1
             row = self._records.take([block_id], COLUMNS)[0]
             example = inverse_cloze_example(**row, rng=rng)
             if not isinstance(example, SkipReason):
                 examples.append(example)
-        batch = inverse_cloze_batch(examples, config=FeaturizerConfig(), special=self._special)
+        batch = inverse_cloze_batch(examples, config=self._featurizer, special=self._special)
         return to_tensors(batch, self._device), position
 
 
-def _step(rank: Rank, model: torch.nn.Module, source: _ExampleSource) -> None:
+def _nothing_to_learn(num_blocks: int, num_found: int, batch_size: int) -> TrainingError:
+    return TrainingError(
+        where="inverse cloze examples",
+        found=f"{num_found} blocks of two or more sentences among {num_blocks}",
+        expected=f"{batch_size}, the batch of a rank",
+        action="Ingest a larger corpus, one of longer texts, or lower --batch-size.",
+    )
+
+
+def _step(rank: Rank, model: torch.nn.Module, source: _ExampleSource, chunk_size: int | None) -> None:
     started = time.monotonic()
     batch, next_position = source.batch_at(rank.position)
+    received = time.monotonic()
     rank.begin_step()
-    with rank.autocast():
-        query_BD, block_BD = model(batch)
-    block_RD = torch.cat(all_gather(block_BD)) if rank.num_ranks > 1 else block_BD
-    loss = inverse_cloze_loss(query_BD, block_RD, batch["is_removed_B"], first_own_row=rank.index * len(query_BD))
-    norm = rank.end_step(loss.loss, next_position)
+    step = inverse_cloze_gradients(model, chunks(batch, chunk_size), autocast=rank.autocast)
+    norm = rank.update(step.loss, next_position)
+    ended = time.monotonic()
     rank.log(
-        loss=float(loss.loss),
-        removed_accuracy=float(loss.removed_accuracy),
-        kept_accuracy=float(loss.kept_accuracy),
+        loss=step.loss,
+        removed_accuracy=step.removed_accuracy,
+        kept_accuracy=step.kept_accuracy,
         gradient_norm=norm,
-        step_seconds=time.monotonic() - started,
+        wait_seconds=received - started,
+        step_seconds=ended - started,
     )

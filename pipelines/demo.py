@@ -23,7 +23,7 @@ from pipelines.embed import run_embed
 from pipelines.evidence_text import print_evidence
 from pipelines.index import run_index
 from pipelines.ingest import run_ingest
-from pipelines.pretrain import run_pretrain
+from pipelines.pretrain import pretrain
 from pipelines.recall import measure_recall_at_5
 from pipelines.report import render_report
 from pipelines.warmup import run_warmup
@@ -105,7 +105,7 @@ def _run_stages(
             run_index(IndexConfig(store=url, num_shards=config.num_shards)))),
         ("serve", "start the retrieval service and measure recall", lambda: _serve(store, questions)),
         ("pretrain", "train while the index is refreshed", lambda: asdict(
-            run_pretrain(_pretrain_config(config, encoder, questions)))),
+            pretrain(_pretrain_config(config, encoder, questions)))),
         ("ask", "ask questions", lambda: _ask(config, store)),
     ]  # fmt: skip
     for number, (name, what, run) in enumerate(stages, start=1):

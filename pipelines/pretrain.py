@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.placement import require_places
 from cluster.pretraining import PretrainPlan, pretrain_on_workers
 from cluster.refresh import IndexPlan
 from cluster.refresher import RefresherClient, RefresherConfig
@@ -16,24 +17,29 @@ from cluster.retrieval_service import RetrievalClient, service_left_as_found, st
 from cluster.session import cluster_capacity, ray_session
 from pipelines.configs.pretrain import PretrainConfig
 from pipelines.display import Display
+from pipelines.pretrain_checks import check_inputs
+from pipelines.pretrain_plan import PretrainPlanReport
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.watching import watch_in_background
-from realm_core.errors import TrainingError, UsageError
+from realm_core.errors import TrainingError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
+from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
 from realm_core.retrieval.evidence import EvidenceRetriever
-from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import PUBLISHED_PREFIX, EncoderVersion, set_current_encoder
+from realm_core.storage.encoder_store import get_encoder
 from realm_core.storage.files import Store
 from realm_core.storage.lock import writer_lock
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
+from realm_core.training.export import export_best
 from realm_core.training.featurization import FeaturizerConfig
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
+from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
@@ -49,7 +55,8 @@ class PretrainReport:
     num_steps: int
     loss_first: float
     loss_last: float
-    retrieval_utility_last: float
+    retrieval_utility_last: float | None
+    """None without a null document."""
     mean_staleness_steps: float
     max_staleness_steps: int
     num_refreshes_live: int
@@ -59,6 +66,16 @@ class PretrainReport:
     num_failed_searches: int
     live_snapshot_id: str
     live_staleness_steps: int
+    best_step: int
+    best_retrieval_utility: float | None
+    """Mean over the steps before the best checkpoint, see `Merit`."""
+    export: str
+    """Where the best models lie in the published format: folders `embedder`, `scorer`, `encoder`."""
+    num_seen: int
+    """Blocks that a query was to be made of, over all ranks and steps: those used and those skipped."""
+    num_used: int
+    skipped: dict[str, int]
+    """By reason."""
     recall: list[dict[str, Any]]
     was_done: bool
 
@@ -69,7 +86,8 @@ class PretrainReport:
             ("run", self.run_name + (" (was done already)" if self.was_done else "")),
             ("steps", self.num_steps),
             ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
-            ("retrieval utility, last tenth", f"{self.retrieval_utility_last:+.4f}"),
+            ("retrieval utility, last tenth", _utility(self.retrieval_utility_last)),
+            ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
@@ -78,16 +96,47 @@ class PretrainReport:
                 f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
             ),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
+            ("best checkpoint", f"step {self.best_step}, retrieval utility {_utility(self.best_retrieval_utility)}"),
+            ("exported to", self.export),
             *recall,
         ]
 
+    def _by_fate(self) -> str:
+        skipped = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(self.skipped.items())]
+        return " + ".join([f"{self.num_used:,} used", *skipped])
 
-def run_pretrain(config: PretrainConfig) -> PretrainReport:
+
+def run_pretrain(config: PretrainConfig) -> PretrainReport | PretrainPlanReport:
+    """`pretrain`, or with `--dry-run` only the plan, after the same checks and on the same cluster."""
+    return plan_pretraining(config) if config.dry_run else pretrain(config)
+
+
+def plan_pretraining(config: PretrainConfig) -> PretrainPlanReport:
+    """Checks everything that can be checked beforehand, and whether all processes find a place; starts nothing.
+
+    Raises what `pretrain` would raise for the same reasons, and `UsageError` where there is no place.
+    """
+    store = Store(config.store)
+    if config.questions:
+        read_questions(config.questions)
+    start = load_snapshot(store)
+    corpus = load_corpus(store, start.corpus_digest)
+    _check(config, store, corpus, start)
+    with ray_session(config.address):
+        num_cpus, num_gpus = cluster_capacity()
+        resources = _resources(config)
+        require_places(resources)
+    return PretrainPlanReport(
+        config=config, resources=resources, corpus=corpus, start=start, num_cpus=num_cpus, num_gpus=num_gpus
+    )
+
+
+def pretrain(config: PretrainConfig) -> PretrainReport:
     """Trains to the last step and waits for the last refresh; goes on from the last checkpoint of the same run.
 
     Raises:
         StoreError: no published snapshot.
-        EncoderError: the encoder has another vocabulary than the corpus.
+        EncoderError: encoder, snapshot and corpus do not go together, see `check_inputs`.
         UsageError: more candidates than blocks.
         TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
     """
@@ -98,7 +147,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
         was_done = run.result() is not None
         if not was_done:
             corpus = load_corpus(store, start.corpus_digest)
-            _check(config, corpus)
+            _check(config, store, corpus, start)
             _train(config, store, run, start, questions)
         return _report(run, was_done)
 
@@ -112,7 +161,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
-        config.num_shards, config.seed, config.dropout,
+        config.num_shards, config.seed, config.dropout, config.checkpoints_every, config.masking, config.null_document,
     ]  # fmt: skip
     live = load_snapshot(store)
     reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
@@ -126,17 +175,6 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     return run, load_snapshot(store, begun["snapshot"])
 
 
-def _check(config: PretrainConfig, corpus: CorpusManifest) -> None:
-    require_same_tokenizer(tokenizer_digest(load_tokenizer(resolve_directory(config.encoder))), corpus.tokenizer_digest)
-    if config.num_candidates > corpus.num_blocks - 1:
-        raise UsageError(
-            where="realm pretrain",
-            found=f"--num-candidates {config.num_candidates} over {corpus.num_blocks} blocks",
-            expected=f"at most {corpus.num_blocks - 1}",
-            action="Lower --num-candidates, or ingest a larger corpus.",
-        )
-
-
 def _train(
     config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, questions: list[Question]
 ) -> None:
@@ -146,14 +184,7 @@ def _train(
         tempfile.TemporaryDirectory() as folder,
         Display() as display,
     ):
-        num_cpus, num_gpus = cluster_capacity()
-        resources = plan_resources(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            embedding_workers=config.num_embedding_workers,
-            trainer_workers=config.num_trainers,
-            precision=config.precision,
-        )
+        resources = _resources(config)
         service = start_service(store)
         refresher = RefresherClient.start(_refresher_config(config, store, run, start, resources))
         watcher = PretrainWatcher(
@@ -169,8 +200,31 @@ def _train(
             plan = _plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
-        _finish(store, run, start, service, watcher)
+        _finish(config, store, run, start, service, watcher)
         refresher.stop()
+
+
+def _check(config: PretrainConfig, store: Store, corpus: CorpusManifest, start: SnapshotManifest) -> None:
+    check_inputs(
+        store,
+        corpus,
+        start,
+        reader=config.encoder,
+        featurizer=_featurizer(config, corpus),
+        masking=config.masking,
+    )
+
+
+def _resources(config: PretrainConfig) -> ResourcePlan:
+    num_cpus, num_gpus = cluster_capacity()
+    return plan_resources(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        embedding_workers=config.num_embedding_workers,
+        trainer_workers=config.num_trainers,
+        precision=config.precision,
+        device=config.device,
+    )
 
 
 def _refresher_config(
@@ -193,11 +247,8 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
         reader_checkpoint=config.encoder,
-        featurizer=FeaturizerConfig(
-            query_length_tokens=config.query_length_tokens,
-            block_length_tokens=corpus.max_block_tokens,
-            num_candidates=config.num_candidates,
-        ),
+        featurizer=_featurizer(config, corpus),
+        masking=config.masking,
         schedule=ScheduleConfig(
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),
@@ -205,6 +256,18 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         seed=config.seed,
         dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
+        checkpoint_interval_steps=config.checkpoints_every,
+        accumulation_steps=config.accumulation_steps,
+        recompute_layers=config.gradient_checkpointing,
+    )
+
+
+def _featurizer(config: PretrainConfig, corpus: CorpusManifest) -> FeaturizerConfig:
+    return FeaturizerConfig(
+        query_length_tokens=config.query_length_tokens,
+        block_length_tokens=corpus.max_block_tokens,
+        num_candidates=config.num_candidates,
+        has_null_document=config.null_document,
     )
 
 
@@ -222,9 +285,14 @@ def _wait_for_last_refresh(refresher: RefresherClient) -> None:
 
 
 def _finish(
-    store: Store, run: RunFolder, start: SnapshotManifest, service: RetrievalClient, watcher: PretrainWatcher
+    config: PretrainConfig,
+    store: Store,
+    run: RunFolder,
+    start: SnapshotManifest,
+    service: RetrievalClient,
+    watcher: PretrainWatcher,
 ) -> None:
-    """Writes the result; the encoder of the live snapshot becomes the store's newest."""
+    """Exports the best checkpoint, makes the live snapshot's encoder the store's newest, and writes the result."""
     status = service.status()
     live = status.snapshot
     encoder = EncoderVersion(
@@ -236,7 +304,12 @@ def _finish(
     set_current_encoder(store, encoder)
     totals = watcher.totals()
     live_step = live.encoder_step - start.encoder_step
-    run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live_step})
+    best = export_best(
+        run,
+        encoder=get_encoder(store, start.encoder_digest),
+        reader=RealmKnowledgeAugEncoder.from_bert(config.encoder, seed=config.seed),
+    )
+    run.write_document("result", {**totals, **best, "live_snapshot": live.snapshot_id, "live_step": live_step})
     run.remove_checkpoints()
 
 
@@ -244,12 +317,13 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
     steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
     tenth = max(1, len(steps) // 10)
     staleness = [step["staleness_steps"] for step in steps]
+    counts = StepCounts.of_steps(steps)
     return PretrainReport(
         run_name=run.name,
         num_steps=len(steps),
         loss_first=_mean([step["loss"] for step in steps[:tenth]]),
         loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
-        retrieval_utility_last=_mean([step["retrieval_utility"] for step in steps[-tenth:]]),
+        retrieval_utility_last=_mean_or_none([step["retrieval_utility"] for step in steps[-tenth:]]),
         mean_staleness_steps=_mean(staleness),
         max_staleness_steps=max(staleness),
         num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
@@ -259,6 +333,12 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
         num_failed_searches=result["num_failed_searches"],
         live_snapshot_id=result["live_snapshot"],
         live_staleness_steps=steps[-1]["step"] - result["live_step"],
+        best_step=result["best_step"],
+        best_retrieval_utility=result["best_retrieval_utility"],
+        export=result["export"],
+        num_seen=counts.num_seen,
+        num_used=counts.num_used,
+        skipped=counts.skipped,
         recall=run.read_recall(),
         was_done=was_done,
     )
@@ -266,3 +346,12 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _mean_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
+def _utility(value: float | None) -> str:
+    return "not available without a null document" if value is None else f"{value:+.4f}"

@@ -15,6 +15,7 @@ from pipelines.configs.warmup import WarmupConfig
 from pipelines.display import Display
 from pipelines.encoders import take_in_encoder
 from pipelines.watching import watch_in_background
+from realm_core.errors import UsageError
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
@@ -56,9 +57,11 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
     Raises:
         EncoderError: the start encoder cannot be loaded, or has another vocabulary than the corpus.
         TrainingError: the loss is not finite, or ranks die again and again.
+        UsageError: batches of more blocks than the corpus has.
     """
     store = Store(config.store)
     corpus = load_corpus(store)
+    _check(config, corpus.num_blocks)
     with writer_lock(store, "realm warmup"):
         start = take_in_encoder(store, config.encoder, corpus)
         run = RunFolder(store, _run_name(config, corpus.digest, start.digest))
@@ -69,6 +72,18 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
         encoder = _result(run)
         set_current_encoder(store, encoder)
     return _report(config, run, encoder, was_done)
+
+
+def _check(config: WarmupConfig, num_blocks: int) -> None:
+    """A block that comes twice in a batch would be its own negative."""
+    wanted = config.batch_size * config.num_trainers
+    if wanted > num_blocks:
+        raise UsageError(
+            where="realm warmup",
+            found=f"--batch-size {config.batch_size} on {config.num_trainers} ranks over {num_blocks} blocks",
+            expected=f"at most {num_blocks} blocks in a step",
+            action="Lower --batch-size, or ingest a larger corpus.",
+        )
 
 
 def _run_name(config: WarmupConfig, corpus_digest: str, encoder_digest: str) -> str:
@@ -91,6 +106,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),
         batch_size=config.batch_size,
+        chunk_size=config.chunk_size,
         seed=config.seed,
         dropout=config.dropout,
         checkpoint_interval_steps=config.checkpoint_interval_steps,
@@ -103,6 +119,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             embedding_workers=0,
             trainer_workers=config.num_trainers,
             precision=config.precision,
+            device=config.device,
         )
         bar = display.task("warmup", total=config.num_steps, unit="steps")
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.resources import DeviceChoice
 from pipelines.validation import at_least, require_share
 from realm_core.engines.precision import TrainingPrecisionChoice
+from realm_core.errors import UsageError
+from realm_core.training.masked_queries import Masking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,11 +23,26 @@ class PretrainConfig:
     num_steps: int = 200_000
     """Optimizer steps (paper: 200,000)."""
     refresh_interval_steps: int = 500
-    """Steps between checkpoints, each of which goes to the refresher (paper: about 500)."""
+    """Steps between checkpoints that go to the refresher (paper: about 500)."""
+    checkpoint_interval_steps: int | None = None
+    """Steps between checkpoints: a crash costs at most these. Each refresh makes one in any case; by default no others
+    are made. The one of the best retrieval utility is exported at the end."""
     batch_size: int = 8
     """Masked sentences per rank and step (paper: 512 over all)."""
+    accumulation_steps: int = 1
+    """Micro-batches that a rank takes its sentences in, for batches larger than memory. Loss and gradient are those of
+    the whole batch; a run may go on with another value."""
+    gradient_checkpointing: bool = False
+    """Makes each Transformer layer again in the backward pass instead of keeping what it computed: much less memory for
+    about a third more time. A run may go on with another value."""
     num_candidates: int = 8
     """Candidates per sentence, the null document included (paper: 8)."""
+    null_document: bool = True
+    """Whether each sentence's first candidate is the null document (paper: yes, section 3.4). Without it all candidates
+    are retrieved blocks, and retrieval utility, the gain over the null document, is not available."""
+    masking: Masking = "salient-span"
+    """What is masked of a sentence: a salient span (paper), or as its ablations (table 2) word pieces at random as in
+    BERT (random-uniform), or spans of geometric length as in SpanBERT (random-span)."""
     query_length_tokens: int = 96
     """Longest query with its markers (paper: 96)."""
     learning_rate: float = 3e-5
@@ -43,19 +61,26 @@ class PretrainConfig:
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
+    device: DeviceChoice = "auto"
+    """Where training and embedding run: cuda, cpu, or auto: cuda where the cluster has GPUs. Each rank and each
+    embedding actor takes one; where there are too few, a single rank and the embedding actors share them."""
     precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
     """Of data order, masks and dropout."""
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
+    dry_run: bool = False
+    """Checks what can be checked beforehand, looks for a place for each process, prints the plan and ends."""
 
     def __post_init__(self) -> None:
         at_least(
             "realm pretrain",
             num_steps=(self.num_steps, 1),
             refresh_interval_steps=(self.refresh_interval_steps, 1),
+            checkpoint_interval_steps=(self.checkpoints_every, 1),
             batch_size=(self.batch_size, 1),
+            accumulation_steps=(self.accumulation_steps, 1),
             num_candidates=(self.num_candidates, 2),
             query_length_tokens=(self.query_length_tokens, 8),
             num_trainers=(self.num_trainers, 1),
@@ -63,3 +88,15 @@ class PretrainConfig:
             num_shards=(self.num_shards, 1),
         )
         require_share("realm pretrain", target_recall=self.target_recall)
+        if self.accumulation_steps > self.batch_size:
+            raise UsageError(
+                where="realm pretrain",
+                found=f"--accumulation-steps {self.accumulation_steps} with --batch-size {self.batch_size}",
+                expected="at most as many micro-batches as sentences",
+                action="Lower --accumulation-steps, or raise --batch-size.",
+            )
+
+    @property
+    def checkpoints_every(self) -> int:
+        """Steps between checkpoints, given or by default."""
+        return self.refresh_interval_steps if self.checkpoint_interval_steps is None else self.checkpoint_interval_steps

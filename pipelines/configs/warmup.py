@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.resources import DeviceChoice
 from pipelines.validation import at_least
 from realm_core.engines.precision import TrainingPrecisionChoice
 
@@ -20,6 +21,9 @@ class WarmupConfig:
     """Optimizer steps (ORQA: 100,000)."""
     batch_size: int = 64
     """Blocks per rank and step; all others of the step, over all ranks, are a query's negatives (ORQA: 4096)."""
+    chunk_size: int | None = None
+    """Blocks of a rank's batch that go through the embedder at once; by default all. The gradient is that of the whole
+    batch, for one more forward pass (Gao et al. 2021). A run may go on with another value."""
     learning_rate: float = 1e-4
     """Peak of the schedule (ORQA: 1e-4)."""
     num_warmup_steps: int | None = None
@@ -30,6 +34,8 @@ class WarmupConfig:
     """Ranks; on a cluster with GPUs, one per GPU."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
+    device: DeviceChoice = "auto"
+    """Where it runs: cuda, cpu, or auto: cuda where the cluster has GPUs, one for each rank."""
     precision: TrainingPrecisionChoice = "auto"
     """Arithmetic of forward and backward: fp32, bf16, or auto: bf16 on GPUs and on CPUs with bf16 units."""
     seed: int = 0
@@ -42,6 +48,7 @@ class WarmupConfig:
             "realm warmup",
             num_steps=(self.num_steps, 1),
             batch_size=(self.batch_size, 2),
+            chunk_size=(self.batch_size if self.chunk_size is None else self.chunk_size, 1),
             checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
             num_trainers=(self.num_trainers, 1),
         )

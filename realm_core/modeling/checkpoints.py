@@ -28,6 +28,7 @@ __all__ = [
     "load_open_qa",
     "load_tokenizer",
     "save_encoder",
+    "save_tokenizer",
     "tokenizer_digest",
 ]
 
@@ -107,6 +108,11 @@ def save_encoder(embedder: RealmEmbedder, tokenizer: Tokenizer, directory: Path)
     config.save_pretrained(directory)
     tensors = {name: tensor.contiguous() for name, tensor in embedder.state_dict().items() if name != _TIED_BIAS}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    save_tokenizer(tokenizer, directory)
+
+
+def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Writes tokenizer.json, without truncation and padding, and vocab.txt."""
     bare = Tokenizer.from_str(tokenizer.to_str())
     bare.no_truncation()
     bare.no_padding()

@@ -196,7 +196,7 @@ class RealmBertModel(RealmPreTrainedModel):
                     self.encoder.states_at(
                         self._embed_packed(group, *inputs), AttentionScope(packed=group), positions_BQ[group.rows]
                     )
-                    for group in _groups(packed)
+                    for group in self._groups(packed)
                 ]
             )
         hidden_BLH = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
@@ -217,7 +217,7 @@ class RealmBertModel(RealmPreTrainedModel):
         inputs = (input_ids, token_type_ids, position_ids, inputs_embeds)
         states = [
             self.encoder(self._embed_packed(group, *inputs), AttentionScope(packed=group)).last_hidden_state
-            for group in _groups(packed)
+            for group in self._groups(packed)
         ]
         return packed.unpack(torch.cat(states))
 
@@ -237,6 +237,7 @@ class RealmBertModel(RealmPreTrainedModel):
         positions_T = packed.columns_T if position_ids is None else packed.pack(position_ids.expand(num_rows, -1))
         return cast(Tensor, self.embeddings(ids_T, types_T, positions_T, embeds_TH))
 
-
-def _groups(packed: PackedRows) -> list[PackedRows]:
-    return [packed] if torch.is_grad_enabled() else packed.groups(TOKENS_AT_A_TIME)
+    def _groups(self, packed: PackedRows) -> list[PackedRows]:
+        """In training all together, with gradients or without: dropout then draws the same for both."""
+        together = self.training or torch.is_grad_enabled()
+        return [packed] if together else packed.groups(TOKENS_AT_A_TIME)

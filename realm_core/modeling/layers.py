@@ -222,7 +222,8 @@ class RealmLayer(GradientCheckpointingLayer):
         """New states of the query rows, shaped like them, and attention weights if asked; see RealmSelfAttention."""
         context, weights = self.attention.self(rows, hidden, scope)
         attended = self.attention.output(context, rows)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        is_made_again = self.gradient_checkpointing and self.training  # the whole layer, from its input
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or is_made_again:
             return self.output(self.intermediate(attended), attended), weights
         wide = self.intermediate.dense(attended)
         projected = checkpoint(self._activate_and_project, wide, use_reentrant=False)

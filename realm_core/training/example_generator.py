@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from realm_core.errors import TrainingError
 from realm_core.training.featurization import NULL_DOCUMENT, CandidateBlock, pretrain_batch, select_candidates
-from realm_core.training.masking import (
-    MaskedQuery,
-    SkipReason,
-    choose_span,
-    example_order,
-    example_rng,
-    mask_span,
-    salient_sentences,
-)
+from realm_core.training.masked_queries import MASKING_COLUMNS, masked_query
+from realm_core.training.masking import MaskedQuery, SkipReason, example_order, example_rng
 
 if TYPE_CHECKING:
-    from realm_core.retrieval.query_encoder import QueryEncoder
+    from collections.abc import Iterable, Sequence
+
     from realm_core.retrieval.snapshot_search import SearchResult
-    from realm_core.storage.block_store import BlockRecords
     from realm_core.training.featurization import FeaturizerConfig, PretrainBatch, SpecialTokens
-
-MASKING_COLUMNS = ("body_token_ids", "sentence_starts", "salient_span_starts", "salient_span_stops")
-
+    from realm_core.training.masked_queries import Masking
 
 _epoch_order = lru_cache(maxsize=2)(example_order)
 
@@ -51,6 +42,30 @@ class DataOrder:
         return block_id, example_rng(seed=self.seed, epoch=epoch, example=block_id)
 
 
+class Blocks(Protocol):
+    """Block records by block id, see `BlockRecords`."""
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        ...
+
+    def take(self, block_ids: Iterable[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One mapping per block id."""
+        ...
+
+    def token_ids(self, block_id: int) -> tuple[list[int], list[int]]:
+        """Title and body token ids of a block."""
+        ...
+
+
+class TokenSearcher(Protocol):
+    """Searches with the live snapshot's own encoder, see `QueryEncoder`."""
+
+    def search_token_ids(self, token_ids: Sequence[Sequence[int]], num_hits: int) -> SearchResult:
+        """Top hits of tokenized queries [B, K]; all of one snapshot."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class GeneratedBatch:
     """A batch and where it came from."""
@@ -61,8 +76,10 @@ class GeneratedBatch:
     snapshot_id: str
     encoder_step: int
     """Training step of the encoder that retrieved the candidates."""
+    num_seen: int
+    """Blocks that this batch was made of: one query each, or the reason why there is none."""
     skipped: dict[str, int]
-    """Blocks passed over while this batch was made, by reason."""
+    """Blocks passed over while this batch was made, by reason: together with the batch's queries `num_seen`."""
 
 
 class ExampleGenerator:
@@ -71,12 +88,13 @@ class ExampleGenerator:
     def __init__(
         self,
         *,
-        records: BlockRecords,
-        searcher: QueryEncoder,
+        records: Blocks,
+        searcher: TokenSearcher,
         order: DataOrder,
         batch_size: int,
         featurizer: FeaturizerConfig,
         special: SpecialTokens,
+        masking: Masking = "salient-span",
     ) -> None:
         self._records = records
         self._searcher = searcher
@@ -84,6 +102,7 @@ class ExampleGenerator:
         self._batch_size = batch_size
         self._featurizer = featurizer
         self._special = special
+        self._masking = masking
 
     def batch_at(self, position: int) -> GeneratedBatch:
         """The batch whose first block is the first usable one from `position` on.
@@ -96,7 +115,7 @@ class ExampleGenerator:
                 return batch
 
     def _batch_at(self, position: int) -> GeneratedBatch | None:
-        skipped: Counter[str] = Counter()
+        start, skipped = position, Counter[str]()
         queries: list[MaskedQuery] = []
         candidates: list[list[CandidateBlock]] = []
         snapshot: SearchResult | None = None
@@ -110,7 +129,10 @@ class ExampleGenerator:
             snapshot = result
             for (block_id, query), hits_K in zip(masked, result.block_ids_BK, strict=True):
                 chosen = select_candidates(
-                    hits_K, trivial_block_id=block_id, num_candidates=self._featurizer.num_candidates
+                    hits_K,
+                    trivial_block_id=block_id,
+                    num_candidates=self._featurizer.num_candidates,
+                    has_null_document=self._featurizer.has_null_document,
                 )
                 if isinstance(chosen, SkipReason):
                     skipped[chosen] += 1
@@ -119,7 +141,9 @@ class ExampleGenerator:
                 candidates.append([self._candidate(int(i)) for i in chosen])
         assert snapshot is not None
         arrays = pretrain_batch(queries, candidates, config=self._featurizer, special=self._special)
-        return GeneratedBatch(arrays, position, snapshot.snapshot_id, snapshot.encoder_step, dict(skipped))
+        return GeneratedBatch(
+            arrays, position, snapshot.snapshot_id, snapshot.encoder_step, position - start, dict(skipped)
+        )
 
     def _next_masked(
         self, position: int, count: int, skipped: Counter[str]
@@ -139,16 +163,10 @@ class ExampleGenerator:
         return masked, position
 
     def _mask(self, block_id: int, rng: np.random.Generator) -> MaskedQuery | SkipReason:
-        row = self._records.take([block_id], MASKING_COLUMNS)[0]
-        body = row["body_token_ids"]
-        spans = list(zip(row["salient_span_starts"], row["salient_span_stops"], strict=True))
-        chosen = choose_span(salient_sentences(len(body), row["sentence_starts"], spans), rng)
-        if isinstance(chosen, SkipReason):
-            return chosen
-        sentence, span = chosen
-        return mask_span(
-            body[sentence.start : sentence.stop],
-            span,
+        return masked_query(
+            self._records.take([block_id], MASKING_COLUMNS)[0],
+            self._masking,
+            rng,
             mask_id=self._special.mask_id,
             max_query_tokens=self._featurizer.max_query_tokens,
             max_masks=self._featurizer.max_masks,
@@ -164,6 +182,6 @@ def _nothing_to_mask(num_blocks: int, skipped: Counter[str]) -> TrainingError:
     return TrainingError(
         where="pre-training examples",
         found=f"no usable sentence in {num_blocks} blocks ({dict(skipped)})",
-        expected="sentences with salient spans that fit the query length",
-        action="Ingest a corpus whose sentences name dates or names, or raise the query length.",
+        expected="sentences whose masks fit the query length, and other blocks to retrieve for them",
+        action="With salient spans ingest a corpus whose sentences name dates or names; else raise the query length.",
     )

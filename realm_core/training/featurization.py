@@ -62,7 +62,10 @@ class FeaturizerConfig:
     num_candidates: int = 8
     """Candidates per query, the null document counted (REALM, section 4.2)."""
     max_masks: int = 10
-    """Most word pieces of a masked span; longer spans are skipped."""
+    """Most masked word pieces of a query (the reference: 10); longer salient spans are skipped."""
+    has_null_document: bool = True
+    """Whether the null document is each query's first candidate (REALM, section 3.4). Without it all candidates are
+    retrieved blocks, and retrieval utility, the gain over the null document, does not exist."""
 
     def __post_init__(self) -> None:
         minimums = {"query_length_tokens": 3, "block_length_tokens": 4, "num_candidates": 2, "max_masks": 1}
@@ -128,7 +131,13 @@ class PretrainBatch:
     is_masked_BM: npt.NDArray[np.bool_]
     """True for a position that counts in the loss."""
     candidate_block_ids_BN: npt.NDArray[np.int64]
-    """-1 for the null document, always the first."""
+    """-1 for the null document: the first of every query, or there is none."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that a training step reads, padding left out: queries, candidates and joint inputs."""
+        masks = (self.query_is_token_BL, self.candidate_is_token_BNL, self.joint_is_token_BNL)
+        return sum(int(np.count_nonzero(mask)) for mask in masks)
 
 
 def select_candidates(
@@ -136,17 +145,18 @@ def select_candidates(
     *,
     trivial_block_id: int,
     num_candidates: int,
+    has_null_document: bool = True,
     hit_uids: Sequence[bytes] | None = None,
     trivial_uid: bytes | None = None,
 ) -> npt.NDArray[np.int64] | SkipReason:
     """Block ids of a query's candidates, int64 [N]: the null document (-1), then the best hits in their order.
 
-    The trivial candidate and padding (-1) are dropped; search at least `num_candidates` hits, so that enough remain.
+    The trivial candidate and padding (-1) are dropped: search `num_candidates + 1` hits, so that enough remain.
     Pass -1 for a query of no block. With `hit_uids` a second block of the same text is dropped too, the trivial
     candidate's copies included (the reference skips such an example).
     """
     seen: set[int | bytes] = {trivial_block_id, NULL_BLOCK_ID} | ({trivial_uid} if trivial_uid else set())
-    kept = [NULL_BLOCK_ID]
+    kept = [NULL_BLOCK_ID] if has_null_document else []
     for hit, block_id in enumerate(hit_block_ids_K.tolist()):
         names = {block_id} if hit_uids is None else {block_id, hit_uids[hit]}
         if not names & seen:
@@ -169,6 +179,18 @@ def block_arrays(
     return _pack(blocks, types=(0, 1), length_tokens=length_tokens, special=special)
 
 
+def joint_arrays(
+    queries: Sequence[TokenIds],
+    blocks: Sequence[tuple[TokenIds, TokenIds]],
+    *,
+    config: FeaturizerConfig,
+    special: SpecialTokens,
+) -> TokenArrays:
+    """`[CLS] query [SEP] title [SEP] body [SEP]` of R queries, each with a (title, body) pair: [R, L]."""
+    texts = [(query[: config.max_query_tokens], *pair) for query, pair in zip(queries, blocks, strict=True)]
+    return _pack(texts, types=(0, 1, 1), length_tokens=config.joint_length_tokens, special=special)
+
+
 def pretrain_batch(
     queries: Sequence[MaskedQuery],
     candidates_BN: Sequence[Sequence[CandidateBlock]],
@@ -176,19 +198,19 @@ def pretrain_batch(
     config: FeaturizerConfig,
     special: SpecialTokens,
 ) -> PretrainBatch:
-    """The arrays of B queries with N candidates each, the null document included and first.
+    """The arrays of B queries with N candidates each, the null document first unless the configuration has none.
 
     Raises:
-        TrainingError: A row without the null document first, of another length than N, or with a mask that
-            the query length or `max_masks` cuts off.
+        TrainingError: A row whose first candidate is not what the configuration says, of another length than N, or
+            with a mask that the query length or `max_masks` cuts off.
     """
     _check_examples(queries, candidates_BN, config)
     flat = [(block.title_token_ids, block.body_token_ids) for row in candidates_BN for block in row]
     texts = [query.token_ids[: config.max_query_tokens] for query in queries]
-    joint_texts = [(texts[i // config.num_candidates], *pair) for i, pair in enumerate(flat)]
     query = query_arrays(texts, length_tokens=config.query_length_tokens, special=special)
     candidate = block_arrays(flat, length_tokens=config.block_length_tokens, special=special)
-    joint = _pack(joint_texts, types=(0, 1, 1), length_tokens=config.joint_length_tokens, special=special)
+    repeated = [text for text in texts for _ in range(config.num_candidates)]
+    joint = joint_arrays(repeated, flat, config=config, special=special)
     shape_BN = (len(queries), config.num_candidates, -1)
     return PretrainBatch(
         query_ids_BL=query.ids,
@@ -248,15 +270,17 @@ def _check_examples(
     sizes_agree = len(queries) == len(candidates_BN) > 0
     wrong = [] if sizes_agree else [f"{len(queries)} queries with {len(candidates_BN)} rows of candidates"]
     for b, (query, row) in enumerate(zip(queries, candidates_BN, strict=False)):
-        if len(row) != config.num_candidates or row[0].block_id != NULL_BLOCK_ID:
+        starts_with_null = bool(row) and row[0].block_id == NULL_BLOCK_ID
+        if len(row) != config.num_candidates or starts_with_null != config.has_null_document:
             wrong.append(f"row {b} has candidates {[block.block_id for block in row]}")
         if len(query.target_ids) > config.max_masks or max(query.mask_positions, default=0) >= config.max_query_tokens:
             wrong.append(f"row {b} has masks at {list(query.mask_positions)}")
     if wrong:
+        first = "the null document (-1) first" if config.has_null_document else "none the null document (-1)"
         raise TrainingError(
             where="pretrain_batch",
             found="; ".join(wrong),
-            expected=f"for each query {config.num_candidates} candidates with the null document (-1) first, "
+            expected=f"for each query {config.num_candidates} candidates, {first}, "
             f"and at most {config.max_masks} masks before position {config.max_query_tokens}",
-            action="Make queries with `mask_span` and candidates with `select_candidates`, of this same configuration.",
+            action="Make queries with `masked_query`, candidates with `select_candidates`, of this same configuration.",
         )

@@ -21,7 +21,7 @@ class RealmLoss:
     loss: Tensor
     """Negative log marginal likelihood per masked token; carries the gradient."""
     retrieval_utility: Tensor
-    """What retrieval gains over the null document, in nats per masked token; detached."""
+    """What retrieval gains over the null document, in nats per masked token; detached. NaN without a null document."""
     num_masked_tokens: Tensor
     """Masked tokens averaged over: the weight of this batch when batches are averaged."""
 
@@ -38,19 +38,22 @@ class InverseClozeLoss:
     """The same, among those left in their block; NaN if there are none."""
 
 
-def marginal_log_likelihood(relevance_BN: Tensor, token_log_probs_BNM: Tensor, is_masked_BM: Tensor) -> RealmLoss:
+def marginal_log_likelihood(
+    relevance_BN: Tensor, token_log_probs_BNM: Tensor, is_masked_BM: Tensor, *, has_null_document: bool = True
+) -> RealmLoss:
     """Loss of predicting each masked token with the candidate marginalized out (REALM, equation 1).
 
     `token_log_probs_BNM` are the log probabilities of the true tokens under each candidate, candidate 0 being the null
-    document. As in the reference the sum over candidates is taken for each masked token by itself, and the mean over
-    all masked tokens of the batch; a batch without any has loss 0. Computed in float32. Retrieval utility is equation
-    2 of the paper.
+    document if `has_null_document`. As in the reference the sum over candidates is taken for each masked token by
+    itself, and the mean over all masked tokens of the batch; a batch without any has loss 0. Computed in float32.
+    Retrieval utility is equation 2 of the paper.
     """
     # Filled before any arithmetic: whatever stands in the padding, NaN too, reaches neither loss nor gradient.
     token_log_probs_BNM = token_log_probs_BNM.float().masked_fill(~is_masked_BM[:, None, :], 0.0)
     candidate_log_probs_BN = relevance_BN.float().log_softmax(dim=-1)
     marginal_BM = torch.logsumexp(candidate_log_probs_BN[:, :, None] + token_log_probs_BNM, dim=1)
-    utility_BM = (marginal_BM - token_log_probs_BNM[:, 0]).detach()
+    without_retrieval_BM = token_log_probs_BNM[:, 0] if has_null_document else torch.full_like(marginal_BM, torch.nan)
+    utility_BM = (marginal_BM - without_retrieval_BM).detach()
     num_masked_tokens = is_masked_BM.sum()
     divisor = num_masked_tokens.clamp(min=1)
     return RealmLoss(

@@ -1,4 +1,4 @@
-"""Pre-training queries: one salient span of one sentence masked out (REALM, section 3.4)."""
+"""Pre-training queries: a sentence with a salient span, or other word pieces, masked out (REALM, section 3.4)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class SkipReason(StrEnum):
     MASK_TRUNCATED = "mask_truncated"
     TOO_FEW_CANDIDATES = "too_few_candidates"
     SINGLE_SENTENCE = "single_sentence"
+    SENTENCE_TOO_SHORT = "sentence_too_short"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class SalientSentence:
 
 @dataclass(frozen=True, slots=True)
 class MaskedQuery:
-    """A sentence with every piece of one span replaced by `[MASK]`."""
+    """A sentence with some of its word pieces replaced by `[MASK]`."""
 
     token_ids: tuple[int, ...]
     """The sentence after masking, cut to the query length, without markers."""
@@ -100,6 +101,15 @@ def mask_span(
         return SkipReason.MASK_TRUNCATED
     masked = [*token_ids[:start], *[mask_id] * (stop - start), *token_ids[stop:]]
     return MaskedQuery(tuple(masked[:max_query_tokens]), tuple(range(start, stop)), tuple(token_ids[start:stop]))
+
+
+def mask_positions(sentence_token_ids: TokenIds, positions: Sequence[int], *, mask_id: int) -> MaskedQuery:
+    """The sentence with the pieces at these ascending positions masked."""
+    token_ids = [int(token) for token in sentence_token_ids]
+    masked = list(token_ids)
+    for position in positions:
+        masked[position] = mask_id
+    return MaskedQuery(tuple(masked), tuple(positions), tuple(token_ids[position] for position in positions))
 
 
 def _check_span(start: int, stop: int, num_tokens: int) -> None:

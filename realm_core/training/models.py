@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from realm_core.modeling.encoder import RealmPreTrainedModel
 from realm_core.training.losses import RealmLoss, marginal_log_likelihood
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 class RealmPretrainModel(nn.Module):
     """Embedder and knowledge-augmented encoder under one loss; query and block share the embedder."""
 
-    def __init__(self, embedder: RealmEmbedder, encoder: RealmKnowledgeAugEncoder) -> None:
+    def __init__(
+        self, embedder: RealmEmbedder, encoder: RealmKnowledgeAugEncoder, *, has_null_document: bool = True
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         self.encoder = encoder
+        self._has_null_document = has_null_document
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, retrieval utility and number of masked tokens of a batch, see `marginal_log_likelihood`."""
@@ -52,7 +56,9 @@ class RealmPretrainModel(nn.Module):
             batch["mask_positions_BM"],
             batch["target_ids_BM"],
         )
-        return marginal_log_likelihood(relevance_BN, token_log_probs_BNM, batch["is_masked_BM"])
+        return marginal_log_likelihood(
+            relevance_BN, token_log_probs_BNM, batch["is_masked_BM"], has_null_document=self._has_null_document
+        )
 
 
 class InverseClozeModel(nn.Module):
@@ -76,6 +82,17 @@ def set_dropout(model: nn.Module, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Gradient checkpointing: the backward pass makes each Transformer layer again from its input.
+
+    A step then keeps one state per layer and token and the inner values of a single layer; it costs one more forward
+    pass of the layers. Gradients are the same, dropout included.
+    """
+    for part in model.children():
+        if isinstance(part, RealmPreTrainedModel):
+            part.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def project(embedder: RealmEmbedder, ids_RL: Tensor, is_token_RL: Tensor, types_RL: Tensor | None = None) -> Tensor:

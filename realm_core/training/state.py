@@ -85,18 +85,33 @@ def load_training_state(
         ArtifactCorruptError: A file's bytes are not those that were written.
         TrainingError: The state is of other models or of another optimizer.
     """
+    state = _checked_state(directory, models)
+    tensors = load_file(directory / OPTIMIZER_FILE)
+    _check_optimizer(directory, tensors, state["parameter_groups"], optimizer)
+    _load_models(directory, models)
+    optimizer.load_state_dict(_optimizer_from_plain(tensors, state["parameter_groups"]))
+    restore_random_state(state["random"], rng)
+    return TrainingProgress(step=state["step"], data_position=state["data_position"])
+
+
+def load_trained_models(directory: Path, models: dict[str, nn.Module]) -> None:
+    """Restores the models alone, in place; raises as `load_training_state` does."""
+    _checked_state(directory, models)
+    _load_models(directory, models)
+
+
+def _checked_state(directory: Path, models: dict[str, nn.Module]) -> dict[str, Any]:
     state = _read_state(directory)
     _check_files(directory, state["files"])
     _check_names(directory, set(state["files"]), {*map(_model_file, models), OPTIMIZER_FILE})
     for name, model in models.items():
         _check_tensors(directory / _model_file(name), model)
-    tensors = load_file(directory / OPTIMIZER_FILE)
-    _check_optimizer(directory, tensors, state["parameter_groups"], optimizer)
+    return state
+
+
+def _load_models(directory: Path, models: dict[str, nn.Module]) -> None:
     for name, model in models.items():
         load_model(model, directory / _model_file(name))
-    optimizer.load_state_dict(_optimizer_from_plain(tensors, state["parameter_groups"]))
-    restore_random_state(state["random"], rng)
-    return TrainingProgress(step=state["step"], data_position=state["data_position"])
 
 
 def _model_file(name: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.configs.pretrain import PretrainConfig
-from pipelines.pretrain import run_pretrain
+from pipelines.pretrain import pretrain
 from realm_core.modeling.checkpoints import load_encoder
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.files import Store
@@ -73,7 +73,7 @@ def test_a_second_run_of_each_stage_finds_what_is_done(store, tiny_corpus, tiny_
 
 
 def test_pretraining_refreshes_the_index_and_a_finished_run_is_found_again(store, tiny_bert):
-    report = run_pretrain(pretrain_config(store, tiny_bert))
+    report = pretrain(pretrain_config(store, tiny_bert))
     assert report.num_steps == 6
     assert report.num_refreshes_failed == 0
     assert report.num_swaps == report.num_refreshes_live >= 1
@@ -91,9 +91,28 @@ def test_pretraining_refreshes_the_index_and_a_finished_run_is_found_again(store
     live = load_snapshot(store)
     embedder = load_encoder(store.local_folder(f"encoders/{live.encoder_digest}")).embedder
     assert embedder.config.retriever_proj_size == live.dimension
-    again = run_pretrain(pretrain_config(store, tiny_bert))
+    again = pretrain(pretrain_config(store, tiny_bert))
     assert again.was_done
     assert json.dumps(again.recall) == json.dumps(report.recall)
+
+
+def plan_of_the_paper(store, tiny_bert, num_gpus):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "support.plan_of_the_paper", store.url, str(tiny_bert), str(num_gpus)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_the_papers_run_is_planned_on_80_gpus_and_refused_on_79(store, tiny_bert):
+    runs = store.list("runs")
+    done = plan_of_the_paper(store, tiny_bert, 80)
+    assert done.returncode == 0, done.stderr
+    for fact in ("64 ranks of 1 GPU", "= 512 sentences", "8 candidates", "16 embedding actors of 1 GPU", "400 in all",
+                 "200,000 steps, rate 3e-05 after 10,000", "bf16"):  # fmt: skip
+        assert fact in done.stdout
+    refused = plan_of_the_paper(store, tiny_bert, 79)
+    assert refused.returncode == 2
+    assert "found 79 GPUs in the cluster" in refused.stderr or "79 GPUs in the cluster; expected 80" in refused.stderr
+    assert store.list("runs") == runs
 
 
 def test_more_candidates_than_blocks_are_refused_at_the_start(store, tiny_bert, capsys):

@@ -46,15 +46,18 @@ class Searcher:
         return SearchResult(np.zeros(hits.shape), hits, snapshot, int(snapshot[1:]))
 
 
-def generator(records=None, searcher=None, **order):
+def generator(records=None, searcher=None, masking="salient-span", has_null_document=True, **order):
     order = {"num_blocks": 30, "seed": 5, "rank": 0, "num_ranks": 1, **order}
     return ExampleGenerator(
         records=records or Records(),
         searcher=searcher or Searcher(),
         order=DataOrder(**order),
         batch_size=3,
-        featurizer=FeaturizerConfig(query_length_tokens=16, block_length_tokens=32, num_candidates=4),
+        featurizer=FeaturizerConfig(
+            query_length_tokens=16, block_length_tokens=32, num_candidates=4, has_null_document=has_null_document
+        ),
         special=SPECIAL,
+        masking=masking,
     )
 
 
@@ -73,6 +76,7 @@ def test_blocks_without_salient_spans_are_counted_not_lost():
         batch = one.batch_at(position)
         used += len(batch.arrays.query_ids_BL)
         skipped += batch.skipped.get("no_salient_span", 0)
+        assert batch.num_seen == len(batch.arrays.query_ids_BL) + sum(batch.skipped.values())
         assert batch.next_position == used + skipped
         position = batch.next_position
 
@@ -123,3 +127,17 @@ def test_a_corpus_with_nothing_to_mask_is_an_error_not_an_endless_search():
 
     with pytest.raises(TrainingError, match="no usable sentence in 30 blocks"):
         generator(NoSpans()).batch_at(0)
+
+
+def test_without_a_null_document_all_candidates_are_retrieved():
+    batch = generator(has_null_document=False).batch_at(0)
+    for ids_N, targets_M in zip(batch.arrays.candidate_block_ids_BN, batch.arrays.target_ids_BM, strict=True):
+        own = (int(targets_M[0]) - 100) // 8
+        assert ids_N.tolist() == [(own + i) % 30 for i in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("masking", ["random-uniform", "random-span"])
+def test_random_masks_use_every_block(masking):
+    batch = generator(masking=masking).batch_at(0)
+    assert (batch.num_seen, batch.skipped) == (3, {})
+    assert batch.arrays.is_masked_BM.sum(axis=1).tolist() == [1, 1, 1]

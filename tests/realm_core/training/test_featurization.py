@@ -186,3 +186,25 @@ def test_copies_of_a_text_are_dropped_by_uid() -> None:
     hits, uids = [4, 9, 2, 7, 8], [b"own", b"a", b"a", b"own", b"b"]
     assert chosen(hits, trivial=7, n=3, hit_uids=uids, trivial_uid=b"own") == [-1, 9, 8]
     assert chosen(hits, trivial=7, n=4, hit_uids=uids) == [-1, 4, 9, 8]
+
+
+def test_without_a_null_document_the_best_hit_is_first() -> None:
+    hits = np.array([4, 7, 9, 2])
+    chosen = select_candidates(hits, trivial_block_id=7, num_candidates=3, has_null_document=False)
+    assert chosen.tolist() == [4, 9, 2]
+    skipped = select_candidates(hits, trivial_block_id=7, num_candidates=4, has_null_document=False)
+    assert skipped is SkipReason.TOO_FEW_CANDIDATES
+
+
+def test_a_configuration_without_a_null_document_refuses_one() -> None:
+    config = FeaturizerConfig(query_length_tokens=8, block_length_tokens=12, num_candidates=2, has_null_document=False)
+    other = CandidateBlock(8, (21,), (33,))
+    batch = pretrain_batch([QUERY], [[BLOCK, other]], config=config, special=SPECIAL)
+    assert batch.candidate_block_ids_BN.tolist() == [[7, 8]]
+    with pytest.raises(TrainingError, match="none the null document"):
+        pretrain_batch([QUERY], [[NULL_DOCUMENT, BLOCK]], config=config, special=SPECIAL)
+
+
+def test_tokens_are_counted_without_padding() -> None:
+    """Query 6; candidates 3 and 6 with their markers; joint inputs 8 and 11."""
+    assert small_batch().num_tokens == 6 + (3 + 6) + (8 + 11)

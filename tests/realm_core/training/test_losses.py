@@ -119,3 +119,10 @@ def test_gradient_of_inverse_cloze_reaches_queries_and_blocks() -> None:
     assert block_RD.grad is not None
     assert query_BD.grad.abs().sum() > 0
     assert block_RD.grad.abs().sum() > 0
+
+
+def test_without_a_null_document_there_is_no_utility_and_the_loss_is_the_same() -> None:
+    arguments = (torch.tensor([[0.0, LOG(3)]]), log_probs([[[0.1], [0.5]]]), torch.tensor([[True]]))
+    result = marginal_log_likelihood(*arguments, has_null_document=False)
+    assert result.retrieval_utility.isnan()
+    assert result.loss.item() == pytest.approx(marginal_log_likelihood(*arguments).loss.item())

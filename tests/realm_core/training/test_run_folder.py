@@ -1,7 +1,7 @@
 import pytest
 
 from realm_core.storage.files import Store
-from realm_core.training.run_folder import RunFolder
+from realm_core.training.run_folder import Merit, RunFolder, best_of
 
 
 @pytest.fixture
@@ -9,29 +9,65 @@ def run(tmp_path):
     return RunFolder(Store(str(tmp_path)), "pretrain-x")
 
 
-def save(run, step, text="state"):
+def save(run, step, text="state", utility=None, is_whole=True):
     def write(folder):
         (folder / "model.bin").write_text(f"weights {step}")
         (folder / "state.json").write_text(text)
 
-    run.save_checkpoint(step, write)
+    merit = None if utility is None else Merit(step=step, retrieval_utility=utility, is_whole=is_whole)
+    run.save_checkpoint(step, write, merit=merit)
 
 
-def test_the_newest_whole_checkpoint_is_the_latest_and_two_are_kept(run, tmp_path):
-    assert run.latest_checkpoint_step() == 0
+def test_the_two_newest_whole_checkpoints_are_kept(run, tmp_path):
+    assert run.checkpoint_steps() == []
     for step in (10, 20, 30):
         save(run, step)
-    assert run.latest_checkpoint_step() == 30
+    assert run.checkpoint_steps() == [20, 30]
     kept = sorted(p.name for p in (tmp_path / "runs/pretrain-x/checkpoints").iterdir())
     assert kept == ["step-000020", "step-000030"]
     assert (run.local_checkpoint(30) / "model.bin").read_text() == "weights 30"
+    assert run.best_checkpoint() is None
+
+
+def test_the_best_checkpoint_stays_beside_the_newest_until_there_is_a_better_one(run):
+    for step, utility in ((10, 0.1), (20, 0.5), (30, 0.2), (40, 0.5), (50, 0.4)):
+        save(run, step, utility=utility)
+    assert run.checkpoint_steps() == [20, 40, 50]
+    assert run.best_checkpoint() == Merit(step=20, retrieval_utility=0.5, is_whole=True)
+    save(run, 60, utility=0.6)
+    save(run, 70, utility=0.3)
+    assert run.checkpoint_steps() == [60, 70]
+    assert run.best_checkpoint().step == 60
+
+
+def test_an_interval_that_the_end_cut_short_is_the_best_only_where_there_is_no_other():
+    short = Merit(step=11, retrieval_utility=0.9, is_whole=False)
+    assert best_of([short]) == short
+    assert best_of([Merit(step=10, retrieval_utility=0.1, is_whole=True), short]).step == 10
+    assert best_of([]) is None
+
+
+def test_a_checkpoint_that_is_made_again_replaces_its_files(run):
+    save(run, 10, utility=0.9)
+    save(run, 10, text="another", utility=0.1)
+    assert (run.local_checkpoint(10) / "state.json").read_text() == "another"
+    assert run.best_checkpoint().retrieval_utility == 0.1
+
+
+def test_an_export_is_a_folder_of_each_model(run, tmp_path):
+    for name in ("embedder", "encoder"):
+        (tmp_path / "local" / name).mkdir(parents=True)
+        (tmp_path / "local" / name / "config.json").write_text("{}")
+    url = run.publish_export(tmp_path / "local")
+    assert url == f"{tmp_path}/runs/pretrain-x/export"
+    assert (tmp_path / "runs/pretrain-x/export/encoder/config.json").is_file()
 
 
 def test_a_checkpoint_without_its_state_is_not_one(run, tmp_path):
     save(run, 10)
     save(run, 20)
     (tmp_path / "runs/pretrain-x/checkpoints/step-000020/state.json").unlink()
-    assert run.latest_checkpoint_step() == 10
+    assert run.checkpoint_steps() == [10]
 
 
 def test_steps_taken_again_replace_their_lines(run):
@@ -51,3 +87,13 @@ def test_records_and_documents_are_read_back(run):
     assert [r["step"] for r in run.read_refreshes()] == [10, 20]
     assert run.read_recall() == [{"recall_at_5": 0.5}]
     assert run.result() == {"live_step": 20}
+
+
+def test_only_later_steps_are_read_and_files_before_them_are_not_opened(run, tmp_path):
+    run.write_metrics(0, [{"step": 1}, {"step": 2}])
+    run.write_metrics(2, [{"step": 3}, {"step": 4}])
+    run.write_metrics(4, [{"step": 5}])
+    (tmp_path / "runs/pretrain-x/metrics/from-000000.jsonl").write_text("no JSON")
+    assert [line["step"] for line in run.read_metrics(after_step=3)] == [4, 5]
+    assert [line["step"] for line in run.read_metrics(after_step=4)] == [5]
+    assert run.read_metrics(after_step=5) == []

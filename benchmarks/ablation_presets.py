@@ -1,0 +1,95 @@
+"""Sizes of the ablation, and its rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from realm_core.storage.digests import digest_of
+
+if TYPE_CHECKING:
+    from realm_core.training.masked_queries import Masking
+
+STALE_FACTOR = 30
+"""The paper's stale index is refreshed 30 times more seldom (REALM, table 2)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """One size of the whole ablation; the rows differ in nothing but what `Row` says."""
+
+    hidden_size: int
+    num_layers: int
+    query_length_tokens: int
+    block_length_tokens: int
+    """Of a block with its markers; the paragraph's text, in which answers are looked for, stays whole."""
+    num_articles: int | None
+    """Articles of the corpus: those of the questions first, then the others in the file's order; None for all."""
+    num_questions: int
+    """Validation questions, drawn with a seed, the same for every row."""
+    mlm_steps: int
+    mlm_batch_size: int
+    mlm_learning_rate: float
+    ict_steps: int
+    ict_batch_size: int
+    ict_learning_rate: float
+    realm_steps: int
+    realm_batch_size: int
+    realm_learning_rate: float
+    num_candidates: int
+    refresh_interval_steps: int
+    """Also the steps between two measurements of recall."""
+    seeds: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        """Names the folder of what is done: another size never goes on from this one's results."""
+        sizes = asdict(replace(self, seeds=()))
+        return digest_of(*[[name, value] for name, value in sizes.items()])[:12]
+
+
+PRESETS = {
+    "smoke": Preset(
+        hidden_size=64, num_layers=2, query_length_tokens=48, block_length_tokens=96, num_articles=60,
+        num_questions=500, mlm_steps=40, mlm_batch_size=16, mlm_learning_rate=1e-3, ict_steps=40, ict_batch_size=32,
+        ict_learning_rate=1e-3, realm_steps=20, realm_batch_size=8, realm_learning_rate=5e-4, num_candidates=4,
+        refresh_interval_steps=10, seeds=(0,),
+    ),
+    "cpu": Preset(
+        hidden_size=128, num_layers=2, query_length_tokens=48, block_length_tokens=128, num_articles=None,
+        num_questions=2000, mlm_steps=2000, mlm_batch_size=32, mlm_learning_rate=1e-3, ict_steps=400,
+        ict_batch_size=64, ict_learning_rate=5e-4, realm_steps=400, realm_batch_size=16, realm_learning_rate=3e-4,
+        num_candidates=5, refresh_interval_steps=50, seeds=(0, 1),
+    ),
+    "gpu": Preset(
+        hidden_size=256, num_layers=4, query_length_tokens=64, block_length_tokens=288, num_articles=None,
+        num_questions=8533, mlm_steps=6000, mlm_batch_size=128, mlm_learning_rate=5e-4, ict_steps=1000,
+        ict_batch_size=256, ict_learning_rate=3e-4, realm_steps=1000, realm_batch_size=32, realm_learning_rate=1e-4,
+        num_candidates=8, refresh_interval_steps=50, seeds=(0, 1, 2),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A way to pre-train; what is not said is as in the paper."""
+
+    label: str
+    paper_recall_at_5: float | None
+    """Of table 2, in per cent; the paper has no row without the null document."""
+    masking: Masking = "salient-span"
+    has_null_document: bool = True
+    stale_factor: int = 1
+
+
+ICT = "ict"
+"""The row that is the start of all others: the warm-up alone."""
+ICT_LABEL, ICT_PAPER = "inverse cloze warm-up only", 13.9
+
+ROWS = {
+    "realm": Row(label="REALM", paper_recall_at_5=38.5),
+    "random_uniform": Row(label="random uniform masks", paper_recall_at_5=24.2, masking="random-uniform"),
+    "random_span": Row(label="random span masks", paper_recall_at_5=26.1, masking="random-span"),
+    "stale_30x": Row(label="30 times staler index", paper_recall_at_5=15.1, stale_factor=STALE_FACTOR),
+    "no_null": Row(label="without the null document", paper_recall_at_5=None, has_null_document=False),
+}

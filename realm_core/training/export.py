@@ -1,0 +1,57 @@
+"""The best models of a pre-training run, as the published ones are laid out: a folder of each class.
+
+embedder/   RealmEmbedder               `realm embed --encoder`, `realm convert --model`
+scorer/     RealmScorer                 the same weights, as training used them
+encoder/    RealmKnowledgeAugEncoder    the masked language model beside it
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realm_core.errors import ArtifactMissingError
+from realm_core.modeling.checkpoints import LoadedEncoder, save_encoder, save_tokenizer
+from realm_core.modeling.scorer import RealmScorer
+from realm_core.training.state import load_trained_models
+
+if TYPE_CHECKING:
+    from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
+    from realm_core.training.run_folder import RunFolder
+
+
+def export_best(run: RunFolder, *, encoder: LoadedEncoder, reader: RealmKnowledgeAugEncoder) -> dict[str, Any]:
+    """Exports the run's best checkpoint; returns `best_step`, `best_retrieval_utility` and `export`, the URL.
+
+    Where retrieval utility is not available (training without a null document) the newest counts as the best.
+    Embedder and reader are those that the run began with: their weights are replaced.
+
+    Raises:
+        ArtifactMissingError: the run has no checkpoint.
+        ArtifactCorruptError: the best one cannot be read.
+    """
+    best, steps = run.best_checkpoint(), run.checkpoint_steps()
+    if not steps:
+        raise ArtifactMissingError(
+            where=f"run {run.name}",
+            found="no checkpoint",
+            expected="one at least, at the end of the run",
+            action="Run the command again.",
+        )
+    step, utility = (best.step, best.retrieval_utility) if best else (steps[-1], None)
+    load_trained_models(run.local_checkpoint(step), {"embedder": encoder.embedder, "encoder": reader})
+    with tempfile.TemporaryDirectory(prefix="realm-export-") as folder:
+        export_models(Path(folder), encoder=encoder, reader=reader)
+        url = run.publish_export(Path(folder))
+    return {"best_step": step, "best_retrieval_utility": utility, "export": url}
+
+
+def export_models(folder: Path, *, encoder: LoadedEncoder, reader: RealmKnowledgeAugEncoder) -> None:
+    """Writes the three folders, each with the tokenizer."""
+    save_encoder(encoder.embedder, encoder.tokenizer, folder / "embedder")
+    scorer = RealmScorer(encoder.config)
+    scorer.embedder = encoder.embedder
+    for name, model in (("scorer", scorer), ("encoder", reader)):
+        model.save_pretrained(folder / name)
+        save_tokenizer(encoder.tokenizer, folder / name)
