@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from realm_core.errors import ArtifactCorruptError
+from realm_core.index.description import missing_file
 from realm_core.index.setting import SearchSetting
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ def check_known(folder: Path, searcher: Searcher) -> float:
 
     Raises:
         ArtifactCorruptError: too few.
+        ArtifactMissingError: a shard that was built without them.
     """
+    for name in (QUERIES_NAME, RELEVANCES_NAME):
+        if not (folder / name).is_file():
+            raise missing_file(folder / name)
     queries_BD = np.load(folder / QUERIES_NAME, allow_pickle=False)
     known_BK = np.load(folder / RELEVANCES_NAME, allow_pickle=False)
     found_BK = searcher.search(queries_BD, NUM_KNOWN_HITS, _SETTING).relevances_BK

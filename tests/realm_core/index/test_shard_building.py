@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from support.snapshots import DIMENSION, SyntheticStore, exact_block_ids
 
-from realm_core.errors import ArtifactCorruptError, GateError
+from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, GateError
 from realm_core.index.building import index_builder, sample_rows
 from realm_core.index.known_queries import RELEVANCES_NAME
 from realm_core.index.setting import SearchSetting
@@ -93,6 +93,9 @@ def test_an_index_that_finds_other_rows_than_the_known_ones_is_refused(tmp_path)
     np.save(relevances, np.load(relevances) + 100)
     searcher = ShardSearcher(filled.store, built.entry, is_verified=True)
     with pytest.raises(ArtifactCorruptError, match=r"of the known hits of 16 known queries; expected at least 50%"):
+        searcher.check_known_queries()
+    relevances.unlink()
+    with pytest.raises(ArtifactMissingError, match=RELEVANCES_NAME):
         searcher.check_known_queries()
 
 
