@@ -1,0 +1,149 @@
+"""Training that is killed from outside takes the steps that it would have taken, to the last bit of each loss."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from support.processes import kill, trainer_ranks
+from support.whole_snapshots import flip_byte
+
+from pipelines.embed import EmbedConfig, run_embed
+from pipelines.index import IndexConfig, run_index
+from pipelines.ingest import IngestConfig, run_ingest
+from pipelines.pretrain import PretrainConfig, run_pretrain
+from pipelines.warmup import WarmupConfig, run_warmup
+from realm_core import RealmEmbedder, RealmKnowledgeAugEncoder, RealmScorer
+from realm_core.storage.files import Store
+from realm_core.training.run_folder import RunFolder
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.e2e,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray Data, which Ray Train imports
+]
+
+SAME = ("step", "loss", "gradient_norm")
+TIMEOUT_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_cluster, tmp_path_factory, tiny_corpus, tiny_bert):
+    """A store with a snapshot of an encoder that was not trained."""
+    store = tmp_path_factory.mktemp("resume") / "store"
+    run_ingest(IngestConfig(store=str(store), source=str(tiny_corpus), encoder=str(tiny_bert), max_block_tokens=128))
+    run_embed(EmbedConfig(store=str(store), encoder=str(tiny_bert)))
+    run_index(IndexConfig(store=str(store)))
+    return store
+
+
+@pytest.fixture
+def alone(prepared, tmp_path):
+    """For the run that is left alone."""
+    return shutil.copytree(prepared, tmp_path / "alone")
+
+
+@pytest.fixture
+def killed(prepared, tmp_path):
+    """For the same run, which is not."""
+    return shutil.copytree(prepared, tmp_path / "killed")
+
+
+def warmup_config(store, tiny_bert):
+    return WarmupConfig(
+        store=str(store), encoder=str(tiny_bert), num_steps=60, batch_size=6, chunk_size=4, num_warmup_steps=2,
+        checkpoint_interval_steps=7, num_trainers=2, precision="fp32",
+    )  # fmt: skip
+
+
+def pretrain_config(store, tiny_bert):
+    """One snapshot for all steps: the only refresh is that at the end."""
+    return PretrainConfig(
+        store=str(store), encoder=str(tiny_bert), num_steps=24, refresh_interval_steps=1000, batch_size=3,
+        checkpoint_interval_steps=5, accumulation_steps=2, gradient_checkpointing=True, num_candidates=3,
+        query_length_tokens=64, num_warmup_steps=1, num_trainers=2, precision="fp32",
+    )  # fmt: skip
+
+
+def the_run(store):
+    [folder] = (store / "runs").iterdir()
+    return RunFolder(Store(str(store)), folder.name)
+
+
+def curve(store):
+    return [[line[name] for name in SAME] for line in the_run(store).read_metrics()]
+
+
+def newest_checkpoint(store):
+    steps = the_run(store).checkpoint_steps() if (store / "runs").is_dir() else []
+    return max(steps, default=0)
+
+
+def wait_until(is_so, what):
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def kill_a_rank(store, driver_pid=None):
+    """Kills the last rank (-9) once there is a checkpoint; returns that one's step."""
+    wait_until(lambda: newest_checkpoint(store) > 0, "a checkpoint")
+    step = newest_checkpoint(store)
+    assert kill(trainer_ranks(driver_pid)[-1])
+    return step
+
+
+def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_of_the_warmup(alone, killed, tiny_bert):
+    run_warmup(warmup_config(alone, tiny_bert))
+    config = warmup_config(killed, tiny_bert)
+    script = f"from pipelines.warmup import WarmupConfig, run_warmup; run_warmup({config!r})"
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        step = kill_a_rank(killed, driver.pid)
+        wait_until(lambda: newest_checkpoint(killed) > step, "a checkpoint after the rank was killed")
+        ranks = trainer_ranks(driver.pid)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "the ranks of a dead driver end")
+    run = the_run(killed)
+    assert run.result() is None
+    flip_byte(run.local_checkpoint(newest_checkpoint(killed)) / "model-embedder.safetensors", offset=-1)
+    run_warmup(config)  # goes on from the checkpoint before
+    assert len(curve(alone)) == config.num_steps
+    assert curve(killed) == curve(alone)
+    assert run.result()["encoder"] == the_run(alone).result()["encoder"]
+
+
+def test_a_killed_rank_changes_no_step_of_pretraining_and_the_best_checkpoint_is_exported(alone, killed, tiny_bert):
+    report = run_pretrain(pretrain_config(alone, tiny_bert))
+    killer = threading.Thread(target=kill_a_rank, args=(killed,), daemon=True)
+    killer.start()
+    again = run_pretrain(pretrain_config(killed, tiny_bert))
+    killer.join()
+    assert len(curve(alone)) == report.num_steps == 24
+    assert curve(killed) == curve(alone)
+    assert_best(report, the_run(alone).read_metrics())
+    assert (again.best_step, again.best_retrieval_utility) == (report.best_step, report.best_retrieval_utility)
+    assert ("exported to", report.export) in report.rows()
+    for kind, name in ((RealmEmbedder, "embedder"), (RealmScorer, "scorer"), (RealmKnowledgeAugEncoder, "encoder")):
+        assert kind.from_pretrained(f"{report.export}/{name}").config.hidden_size == 32
+    run_embed(EmbedConfig(store=str(alone), encoder=f"{report.export}/embedder"))
+
+
+def assert_best(report, lines):
+    """Of the whole intervals of five steps, by hand."""
+    utilities = {}
+    for stop in (5, 10, 15, 20):
+        interval = lines[stop - 5 : stop]
+        utility = sum(line["retrieval_utility"] * line["masked_tokens"] for line in interval)
+        utilities[stop] = utility / sum(line["masked_tokens"] for line in interval)
+    assert report.best_step == max(utilities, key=utilities.get)
+    assert report.best_retrieval_utility == pytest.approx(utilities[report.best_step])
