@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.pretraining import PretrainPlan, pretrain_on_workers
 from cluster.refresh import IndexPlan
@@ -16,7 +16,10 @@ from cluster.retrieval_service import RetrievalClient, service_left_as_found, st
 from cluster.session import cluster_capacity, ray_session
 from pipelines.display import Display
 from pipelines.pretrain_checks import check_inputs
+from pipelines.pretrain_report import PretrainReport, pretrain_page, pretrain_report
 from pipelines.pretrain_watcher import PretrainWatcher
+from pipelines.report import require_writable_report, write_report
+from pipelines.tensorboard import TensorBoardLog
 from pipelines.validation import at_least, require_share
 from pipelines.watching import watch_in_background
 from realm_core.engines.precision import TrainingPrecisionChoice
@@ -36,7 +39,6 @@ from realm_core.training.featurization import FeaturizerConfig
 from realm_core.training.masked_queries import Masking
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
-from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
@@ -83,6 +85,11 @@ class PretrainConfig:
     """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
+    tensorboard: str | None = None
+    """Folder on this machine for TensorBoard's event files, in a folder of the run's name; by default there are none.
+    The run's own records, JSON lines in the store, are written in any case."""
+    report: str | None = None
+    """File that a page with the run's curves is written to, at the end; by default none."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
     precision: TrainingPrecisionChoice = "auto"
@@ -107,58 +114,6 @@ class PretrainConfig:
         require_share("realm pretrain", target_recall=self.target_recall)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainReport:
-    """What the run came to; the means are over all steps."""
-
-    run_name: str
-    num_steps: int
-    loss_first: float
-    loss_last: float
-    retrieval_utility_last: float | None
-    """None without a null document."""
-    mean_staleness_steps: float
-    max_staleness_steps: int
-    num_refreshes_live: int
-    num_refreshes_failed: int
-    num_swaps: int
-    num_searches: int
-    num_failed_searches: int
-    live_snapshot_id: str
-    live_staleness_steps: int
-    num_seen: int
-    """Blocks that a query was to be made of, over all ranks and steps: those used and those skipped."""
-    num_used: int
-    skipped: dict[str, int]
-    """By reason."""
-    recall: list[dict[str, Any]]
-    was_done: bool
-
-    def rows(self) -> list[tuple[str, object]]:
-        """For the table at the end."""
-        recall = [(f"recall@5 at step {r['encoder_step']}", f"{r['recall_at_5']:.3f}") for r in self.recall]
-        return [
-            ("run", self.run_name + (" (was done already)" if self.was_done else "")),
-            ("steps", self.num_steps),
-            ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
-            ("retrieval utility, last tenth", _utility(self.retrieval_utility_last)),
-            ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
-            ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
-            ("swaps", self.num_swaps),
-            ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
-            (
-                "staleness while training",
-                f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
-            ),
-            ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
-            *recall,
-        ]
-
-    def _by_fate(self) -> str:
-        skipped = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(self.skipped.items())]
-        return " + ".join([f"{self.num_used:,} used", *skipped])
-
-
 def run_pretrain(config: PretrainConfig) -> PretrainReport:
     """Trains to the last step and waits for the last refresh; goes on from the last checkpoint of the same run.
 
@@ -168,6 +123,8 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
         UsageError: more candidates than blocks.
         TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
     """
+    if config.report:
+        require_writable_report(Path(config.report))
     store = Store(config.store)
     questions = read_questions(config.questions) if config.questions else []
     with writer_lock(store, "realm pretrain"):
@@ -184,7 +141,10 @@ def run_pretrain(config: PretrainConfig) -> PretrainReport:
                 masking=config.masking,
             )
             _train(config, store, run, start, questions)
-        return _report(run, was_done)
+        report = pretrain_report(run, was_done=was_done)
+        if config.report:
+            write_report(pretrain_page(run, report), Path(config.report))
+        return report
 
 
 def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, SnapshotManifest]:
@@ -237,11 +197,13 @@ def _train(
             questions=questions,
             num_steps=config.num_steps,
             display=display,
+            tensorboard=TensorBoardLog(Path(config.tensorboard), run) if config.tensorboard else None,
         )
         with watch_in_background(watcher.look):
             plan = _plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
+        watcher.close()
         _finish(store, run, start, service, watcher)
         refresher.stop()
 
@@ -317,44 +279,3 @@ def _finish(
     live_step = live.encoder_step - start.encoder_step
     run.write_document("result", {**totals, "live_snapshot": live.snapshot_id, "live_step": live_step})
     run.remove_checkpoints()
-
-
-def _report(run: RunFolder, was_done: bool) -> PretrainReport:
-    steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
-    tenth = max(1, len(steps) // 10)
-    staleness = [step["staleness_steps"] for step in steps]
-    counts = StepCounts.of_steps(steps)
-    return PretrainReport(
-        run_name=run.name,
-        num_steps=len(steps),
-        loss_first=_mean([step["loss"] for step in steps[:tenth]]),
-        loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
-        retrieval_utility_last=_mean_or_none([step["retrieval_utility"] for step in steps[-tenth:]]),
-        mean_staleness_steps=_mean(staleness),
-        max_staleness_steps=max(staleness),
-        num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
-        num_refreshes_failed=sum(refresh["status"] == "failed" for refresh in refreshes),
-        num_swaps=result["num_swaps"],
-        num_searches=result["num_searches"],
-        num_failed_searches=result["num_failed_searches"],
-        live_snapshot_id=result["live_snapshot"],
-        live_staleness_steps=steps[-1]["step"] - result["live_step"],
-        num_seen=counts.num_seen,
-        num_used=counts.num_used,
-        skipped=counts.skipped,
-        recall=run.read_recall(),
-        was_done=was_done,
-    )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _mean_or_none(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return _mean(known) if known else None
-
-
-def _utility(value: float | None) -> str:
-    return "not available without a null document" if value is None else f"{value:+.4f}"
