@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch
 
 from benchmarks.ablation_corpus import read_corpus
 from benchmarks.ablation_plot import plot_curves
-from benchmarks.ablation_presets import ICT, ICT_LABEL, ICT_PAPER, PRESETS, ROWS, Preset
+from benchmarks.ablation_presets import ICT, ICT_LABEL, ICT_PAPER, PRESETS, ROWS, Preset, with_changes
 from benchmarks.ablation_rows import Corpus, MemorySnapshot, pretrain_row
 from benchmarks.ablation_start import embedder_of, new_config, train_masked_language_model, warm_up
 from benchmarks.ablation_store import AblationFolder
@@ -184,6 +185,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--encoder", help="directory with the tokenizer (uncased BERT); by default the demo's")
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="beside ict, the warm-up")
     parser.add_argument("--seeds", nargs="+", type=int, help="by default the preset's")
+    parser.add_argument("--set", nargs="+", metavar="SIZE=NUMBER", default=[], help="change sizes: realm_steps=800")
     parser.add_argument("--work", type=Path, default=Path("build/ablation"), help="folder of what is done")
     parser.add_argument("--plot", type=Path, help="file of the plot; by default in the folder of what is done")
     return parser.parse_args(arguments)
@@ -192,14 +194,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Runs what is not done, prints the table, draws the plot."""
     name = options.preset or {"cpu": "cpu", "cuda": "gpu"}[options.device]
-    preset = PRESETS[name]
-    if options.seeds:
-        from dataclasses import replace
-
-        preset = replace(preset, seeds=tuple(options.seeds))
+    preset = with_changes(PRESETS[name], options.set)
+    preset = replace(preset, seeds=tuple(options.seeds)) if options.seeds else preset
     started = time.monotonic()
     tokenizer = load_tokenizer(resolve_directory(options.encoder or _demo_encoder()))
-    special = _special(tokenizer)
+    special = special_tokens_of(tokenizer)
     blocks, questions = read_corpus(options.data, tokenizer, preset)
     say(f"{len(blocks):,} blocks, {len(questions):,} questions; preset {name}, {preset.digest}")
     corpus = Corpus(blocks, questions, special, options.device)
@@ -225,7 +224,8 @@ def _demo_encoder() -> str:
     return encoder_path()
 
 
-def _special(tokenizer: Tokenizer) -> SpecialTokens:
+def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
+    """The marker tokens of a vocabulary."""
     cls_id, sep_id, mask_id, pad_id = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]", "[PAD]"))
     return SpecialTokens(cls_id=cls_id, sep_id=sep_id, mask_id=mask_id, pad_id=pad_id)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from realm_core.errors import UsageError
 from realm_core.storage.digests import digest_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from realm_core.training.masked_queries import Masking
 
 STALE_FACTOR = 30
@@ -48,6 +52,32 @@ class Preset:
         return digest_of(*[[name, value] for name, value in sizes.items()])[:12]
 
 
+def with_changes(preset: Preset, changes: Sequence[str]) -> Preset:
+    """The preset with sizes changed by `name=number`.
+
+    Raises:
+        UsageError: no such size, or no number.
+    """
+    sizes = {name: value for name, value in asdict(preset).items() if name != "seeds"}
+    wrong = [change for change in changes if not _is_change(change, sizes)]
+    if wrong:
+        raise UsageError(
+            where="--set",
+            found=", ".join(wrong),
+            expected=f"NAME=NUMBER with a name of {', '.join(sizes)}",
+            action="Correct these sizes.",
+        )
+    return replace(preset, **{name: json.loads(number) for name, _, number in (c.partition("=") for c in changes)})
+
+
+def _is_change(change: str, sizes: Mapping[str, object]) -> bool:
+    name, _, number = change.partition("=")
+    try:
+        return name in sizes and json.loads(number) > 0
+    except (ValueError, TypeError):
+        return False
+
+
 PRESETS = {
     "smoke": Preset(
         hidden_size=64, num_layers=2, query_length_tokens=48, block_length_tokens=96, num_articles=60,
@@ -57,7 +87,7 @@ PRESETS = {
     ),
     "cpu": Preset(
         hidden_size=128, num_layers=2, query_length_tokens=48, block_length_tokens=128, num_articles=None,
-        num_questions=2000, mlm_steps=2000, mlm_batch_size=32, mlm_learning_rate=1e-3, ict_steps=400,
+        num_questions=2000, mlm_steps=2500, mlm_batch_size=32, mlm_learning_rate=1e-3, ict_steps=400,
         ict_batch_size=64, ict_learning_rate=5e-4, realm_steps=400, realm_batch_size=16, realm_learning_rate=3e-4,
         num_candidates=5, refresh_interval_steps=50, seeds=(0, 1),
     ),

@@ -25,9 +25,8 @@ from pipelines.index import run_index
 from pipelines.ingest import run_ingest
 from pipelines.pretrain import pretrain
 from pipelines.recall import measure_recall_at_5
-from pipelines.report import render_report
+from pipelines.report import require_writable_report, write_report
 from pipelines.warmup import run_warmup
-from realm_core.errors import UsageError
 from realm_core.evaluation.datasets import read_questions
 from realm_core.retrieval.evidence import EvidenceResult, EvidenceRetriever
 from realm_core.storage.digests import digest_of
@@ -62,7 +61,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     Raises:
         RealmError: what a stage raised; the stages before it are kept.
     """
-    _require_writable_report(Path(config.report))
+    require_writable_report(Path(config.report))
     source = config.source or excerpt_path()
     encoder = config.encoder or encoder_path()
     questions = config.questions or (None if config.source else questions_path())
@@ -75,19 +74,8 @@ def run_demo(config: DemoConfig) -> DemoReport:
             with ray_session(config.address), service_left_as_found():
                 _run_stages(config, store, log, source, encoder, questions)
         _print_asked(log)
-        _write_report(store, config, log)
+        write_report(report_data(store, log.records()), Path(config.report))
     return DemoReport(stages=log.records(), report=config.report, was_done=was_done)
-
-
-def _require_writable_report(path: Path) -> None:
-    """Raises `UsageError` at the start for a report that could not be written at the end."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UsageError(
-            where=f"--report {path}",
-            found="a folder" if path.is_dir() else "no such folder",
-            expected="the name of a file in a folder that is there",
-            action="Correct the path.",
-        )
 
 
 def _run_stages(
@@ -169,9 +157,3 @@ def _print_asked(log: StageLog) -> None:
     found = EvidenceResult.from_json(record["found"])
     print_evidence(record["questions"], found, max_characters=EVIDENCE_CHARACTERS)
     console().print()
-
-
-def _write_report(store: Store, config: DemoConfig, log: StageLog) -> None:
-    page = render_report(report_data(store, log.records()))
-    target = Path(config.report).absolute()
-    Store(str(target.parent)).write_bytes(target.name, page.encode())

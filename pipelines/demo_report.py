@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipelines.display import clock
+from pipelines.pretrain_report import example_counts
 from pipelines.report import ReportData
 from realm_core.training.run_folder import RunFolder
 
@@ -92,7 +93,7 @@ def _staleness(pretrain: dict[str, Any]) -> str:
 
 
 def _counts(stages: Stages) -> list[tuple[str, list[tuple[str, str]]]]:
-    ingest, embed, index = stages["ingest"], stages["embed"], stages["index"]
+    ingest, embed, index, pretrain = (stages[name] for name in ("ingest", "embed", "index", "pretrain"))
     read = [*ingest["counts"].items(), ("blocks", ingest["num_blocks"]), ("word_pieces", ingest["num_tokens"])]
     built = [("rows", index["num_rows"]), ("shards", index["num_shards"]), ("index_bytes", index["num_bytes"])]
     found = [(name, round(value, 4)) for name, value in index["recall_at"].items()]
@@ -100,6 +101,7 @@ def _counts(stages: Stages) -> list[tuple[str, list[tuple[str, str]]]]:
         ("ingest", _named(read)),
         ("embed", _named(embed["counts"].items())),
         ("index", _named([*built, *found])),
+        ("pre-training", example_counts(pretrain["num_seen"], pretrain["num_used"], pretrain["skipped"])),
     ]
 
 

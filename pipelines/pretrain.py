@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.placement import require_places
 from cluster.pretraining import PretrainPlan, pretrain_on_workers
@@ -19,7 +18,10 @@ from pipelines.configs.pretrain import PretrainConfig
 from pipelines.display import Display
 from pipelines.pretrain_checks import check_inputs
 from pipelines.pretrain_plan import PretrainPlanReport
+from pipelines.pretrain_report import PretrainReport, pretrain_page, pretrain_report
 from pipelines.pretrain_watcher import PretrainWatcher
+from pipelines.report import require_writable_report, write_report
+from pipelines.tensorboard import TensorBoardLog
 from pipelines.watching import watch_in_background
 from realm_core.errors import TrainingError
 from realm_core.evaluation.datasets import Question, read_questions
@@ -39,71 +41,11 @@ from realm_core.training.export import export_best
 from realm_core.training.featurization import FeaturizerConfig
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.schedule import ScheduleConfig
-from realm_core.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from realm_core.storage.block_store import CorpusManifest
 
 LAST_REFRESH_TIMEOUT_SECONDS = 24 * 3600.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainReport:
-    """What the run came to; the means are over all steps."""
-
-    run_name: str
-    num_steps: int
-    loss_first: float
-    loss_last: float
-    retrieval_utility_last: float | None
-    """None without a null document."""
-    mean_staleness_steps: float
-    max_staleness_steps: int
-    num_refreshes_live: int
-    num_refreshes_failed: int
-    num_swaps: int
-    num_searches: int
-    num_failed_searches: int
-    live_snapshot_id: str
-    live_staleness_steps: int
-    best_step: int
-    best_retrieval_utility: float | None
-    """Mean over the steps before the best checkpoint, see `Merit`."""
-    export: str
-    """Where the best models lie in the published format: folders `embedder`, `scorer`, `encoder`."""
-    num_seen: int
-    """Blocks that a query was to be made of, over all ranks and steps: those used and those skipped."""
-    num_used: int
-    skipped: dict[str, int]
-    """By reason."""
-    recall: list[dict[str, Any]]
-    was_done: bool
-
-    def rows(self) -> list[tuple[str, object]]:
-        """For the table at the end."""
-        recall = [(f"recall@5 at step {r['encoder_step']}", f"{r['recall_at_5']:.3f}") for r in self.recall]
-        return [
-            ("run", self.run_name + (" (was done already)" if self.was_done else "")),
-            ("steps", self.num_steps),
-            ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
-            ("retrieval utility, last tenth", _utility(self.retrieval_utility_last)),
-            ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
-            ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
-            ("swaps", self.num_swaps),
-            ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
-            (
-                "staleness while training",
-                f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
-            ),
-            ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
-            ("best checkpoint", f"step {self.best_step}, retrieval utility {_utility(self.best_retrieval_utility)}"),
-            ("exported to", self.export),
-            *recall,
-        ]
-
-    def _by_fate(self) -> str:
-        skipped = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(self.skipped.items())]
-        return " + ".join([f"{self.num_used:,} used", *skipped])
 
 
 def run_pretrain(config: PretrainConfig) -> PretrainReport | PretrainPlanReport:
@@ -140,6 +82,8 @@ def pretrain(config: PretrainConfig) -> PretrainReport:
         UsageError: more candidates than blocks.
         TrainingError: no salient spans, a loss that is not finite, or ranks that die again and again.
     """
+    if config.report:
+        require_writable_report(Path(config.report))
     store = Store(config.store)
     questions = read_questions(config.questions) if config.questions else []
     with writer_lock(store, "realm pretrain"):
@@ -149,7 +93,10 @@ def pretrain(config: PretrainConfig) -> PretrainReport:
             corpus = load_corpus(store, start.corpus_digest)
             _check(config, store, corpus, start)
             _train(config, store, run, start, questions)
-        return _report(run, was_done)
+        report = pretrain_report(run, was_done=was_done)
+        if config.report:
+            write_report(pretrain_page(run, report), Path(config.report))
+        return report
 
 
 def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, SnapshotManifest]:
@@ -195,11 +142,13 @@ def _train(
             questions=questions,
             num_steps=config.num_steps,
             display=display,
+            tensorboard=TensorBoardLog(Path(config.tensorboard), run) if config.tensorboard else None,
         )
         with watch_in_background(watcher.look):
             plan = _plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
+        watcher.close()
         _finish(config, store, run, start, service, watcher)
         refresher.stop()
 
@@ -311,47 +260,3 @@ def _finish(
     )
     run.write_document("result", {**totals, **best, "live_snapshot": live.snapshot_id, "live_step": live_step})
     run.remove_checkpoints()
-
-
-def _report(run: RunFolder, was_done: bool) -> PretrainReport:
-    steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
-    tenth = max(1, len(steps) // 10)
-    staleness = [step["staleness_steps"] for step in steps]
-    counts = StepCounts.of_steps(steps)
-    return PretrainReport(
-        run_name=run.name,
-        num_steps=len(steps),
-        loss_first=_mean([step["loss"] for step in steps[:tenth]]),
-        loss_last=_mean([step["loss"] for step in steps[-tenth:]]),
-        retrieval_utility_last=_mean_or_none([step["retrieval_utility"] for step in steps[-tenth:]]),
-        mean_staleness_steps=_mean(staleness),
-        max_staleness_steps=max(staleness),
-        num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
-        num_refreshes_failed=sum(refresh["status"] == "failed" for refresh in refreshes),
-        num_swaps=result["num_swaps"],
-        num_searches=result["num_searches"],
-        num_failed_searches=result["num_failed_searches"],
-        live_snapshot_id=result["live_snapshot"],
-        live_staleness_steps=steps[-1]["step"] - result["live_step"],
-        best_step=result["best_step"],
-        best_retrieval_utility=result["best_retrieval_utility"],
-        export=result["export"],
-        num_seen=counts.num_seen,
-        num_used=counts.num_used,
-        skipped=counts.skipped,
-        recall=run.read_recall(),
-        was_done=was_done,
-    )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _mean_or_none(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return _mean(known) if known else None
-
-
-def _utility(value: float | None) -> str:
-    return "not available without a null document" if value is None else f"{value:+.4f}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.display import say
 from pipelines.recall import measure_recall_at_5
+from pipelines.telemetry import tokens_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from cluster.refresher import RefresherClient, RefresherStatus
     from cluster.retrieval_service import RetrievalClient
     from pipelines.display import Bar, Display, Line
+    from pipelines.tensorboard import TensorBoardLog
     from realm_core.evaluation.datasets import Question
     from realm_core.retrieval.evidence import EvidenceRetriever
     from realm_core.training.run_folder import RunFolder
@@ -33,6 +35,7 @@ class PretrainWatcher:
         questions: Sequence[Question],
         num_steps: int,
         display: Display,
+        tensorboard: TensorBoardLog | None,
     ) -> None:
         self._run = run
         self._refresher = refresher
@@ -40,16 +43,25 @@ class PretrainWatcher:
         self._retriever = retriever
         self._questions = questions
         self._display = display
+        self._tensorboard = tensorboard
+        self._last_step = 0
         self._training = display.task("pretrain", total=num_steps, unit="steps")
         self._refreshing: tuple[tuple[int, str], Line | Bar] | None = None
         self._before = run.read_document("totals") or dict.fromkeys(TOTALS, 0)
 
     def look(self) -> None:
-        """Shows the newest step and the running refresh, and measures a snapshot that is new."""
+        """Shows the newest step and the running refresh, measures a snapshot that is new, copies to TensorBoard."""
         self._show_training()
         self._show_refresh(self._refresher.status())
         self._measure_new_snapshot()
         self._run.write_document("totals", self.totals())
+        if self._tensorboard is not None:
+            self._tensorboard.look()
+
+    def close(self) -> None:
+        """Writes out what TensorBoard has not got yet."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def totals(self) -> dict[str, int]:
         """Swaps and searches of the run, those before a crash included."""
@@ -57,11 +69,10 @@ class PretrainWatcher:
         return {name: self._before[name] + getattr(status, name) for name in TOTALS}
 
     def _show_training(self) -> None:
-        steps = self._run.read_metrics()
+        steps = self._run.read_metrics(after_step=self._last_step)
         if steps:
-            last = steps[-1]
-            note = f"loss {last['loss']:.3f}  utility {last['retrieval_utility']:+.3f}"
-            self._training.update(last["step"], note=f"{note}  {last['staleness_steps']} steps stale")
+            self._last_step = steps[-1]["step"]
+            self._training.update(self._last_step, note=step_note(steps[-1]))
 
     def _show_refresh(self, status: RefresherStatus) -> None:
         if status.progress is None:
@@ -81,6 +92,19 @@ class PretrainWatcher:
         recall = measure_recall_at_5(self._retriever, self._questions)
         self._run.write_recall(recall.snapshot_id, recall.to_json())
         say(f" recall@5  {recall.recall_at_5:.3f} on {recall.num_questions} questions, {_which(recall.to_json())}")
+
+
+def step_note(step: dict[str, Any]) -> str:
+    """A step in a line, beside the rate and the time left."""
+    utility = step["retrieval_utility"]
+    facts = [
+        f"loss {step['loss']:.3f}",
+        *([] if utility is None else [f"utility {utility:+.3f}"]),
+        f"{step['staleness_steps']} steps stale",
+        f"{tokens_per_second(step):,.0f} tokens/s",
+        f"{step['batches_ready']} batches ready",
+    ]
+    return "  ".join(facts)
 
 
 def _which(recall: dict[str, Any]) -> str:

@@ -10,6 +10,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipelines import report_plots as plots
+from pipelines import report_run_plots as run_plots
+from pipelines.telemetry import blocks_per_second
+from realm_core.errors import UsageError
+from realm_core.storage.files import Store
 
 if TYPE_CHECKING:
     import jinja2
@@ -36,7 +40,8 @@ class ReportData:
     """One per step: `step`, `loss`, `removed_accuracy`, `kept_accuracy` (NaN where the batch had no such query)."""
     steps: list[dict[str, Any]]
     """One per step: `step`, `at_seconds` (its end), `loss`, `retrieval_utility`, `snapshot_id`, `staleness_steps`,
-    `staleness_seconds`, `wait_seconds`, `forward_seconds`, `backward_seconds`."""
+    `staleness_seconds`, `wait_seconds`, `forward_seconds`, `backward_seconds`, `num_tokens`, `batches_ready`.
+    `retrieval_utility` is None without a null document."""
     refreshes: list[dict[str, Any]]
     """`RefreshRecord.to_json()` of `cluster.refresh`, each live or failed."""
     recall: list[dict[str, Any]]
@@ -72,12 +77,31 @@ def render_report(data: ReportData) -> str:
             timeline=_timeline_figure(data.steps, data.refreshes),
             overlap=overlap_sentence(data.steps, data.refreshes),
             staleness_figures=_staleness_figures(data.steps),
+            refresh_figures=_refresh_figures(data.refreshes),
+            blocks_per_second=[blocks_per_second(row) for row in data.refreshes],
             steps_meanwhile=[num_steps_meanwhile(data.steps, row) for row in data.refreshes],
             training_figures=_training_figures(data.steps),
             recall_figures=_recall_figures(data.recall),
             noise=noise_sentence(data.recall),
         )
     )
+
+
+def require_writable_report(path: Path) -> None:
+    """Raises `UsageError` at the start for a report that could not be written at the end."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(
+            where=f"--report {path}",
+            found="a folder" if path.is_dir() else "no such folder",
+            expected="the name of a file in a folder that is there",
+            action="Correct the path.",
+        )
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Writes the page; a reader sees the old one or the new one."""
+    target = path.absolute()
+    Store(str(target.parent)).write_bytes(target.name, render_report(data).encode())
 
 
 def _environment() -> jinja2.Environment:
@@ -192,15 +216,32 @@ def _staleness_figures(steps: Sequence[Row]) -> list[Figure]:
     ]
 
 
+def _refresh_figures(refreshes: Sequence[Row]) -> list[Figure]:
+    live = [row for row in refreshes if row["status"] == "live"]
+    if not live:
+        return []
+    caption = (
+        "Above, how fast a refresh embeds blocks. Below, the share of an older snapshot's ten best hits that are still"
+        " among those of the next one, for the same queries: how far one refresh moves retrieval."
+    )
+    return [Figure(title="Refreshes: pace and change", caption=caption, svg=run_plots.refresh_rates(live))]
+
+
 def _training_figures(steps: Sequence[Row]) -> list[Figure]:
     if not steps:
         return []
     loss = "Lower is better; single steps have few masked words and are noisy, so read the bold line."
     utility = "Above zero, the retrieved blocks predict the masked words better than the null document does."
-    utility_svg = plots.curve(steps, "retrieval_utility", zero_line=True)
+    pace = (
+        "Above, tokens that all ranks read a second, waiting included; below, the batches that were ready when the"
+        " trainer asked for one: where it is zero the trainer waits."
+    )
+    measured = [row for row in steps if row["retrieval_utility"] is not None]
+    utility_svg = plots.curve(measured, "retrieval_utility", zero_line=True) if measured else ""
     return [
         Figure(title="Loss", caption=loss, svg=plots.curve(steps, "loss")),
-        Figure(title="Retrieval utility", caption=utility, svg=utility_svg),
+        *([Figure(title="Retrieval utility", caption=utility, svg=utility_svg)] if measured else []),
+        Figure(title="Pace", caption=pace, svg=run_plots.throughput(steps)),
     ]
 
 

@@ -59,6 +59,11 @@ class PretrainConfig:
     """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
+    tensorboard: str | None = None
+    """Folder on this machine for TensorBoard's event files, in a folder of the run's name; by default there are none.
+    The run's own records, JSON lines in the store, are written in any case."""
+    report: str | None = None
+    """File that a page with the run's curves is written to, at the end; by default none."""
     dropout: float | None = None
     """Dropout probability; by default the checkpoint's."""
     device: DeviceChoice = "auto"

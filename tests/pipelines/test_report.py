@@ -92,6 +92,8 @@ def example_steps(rng: random.Random, num_steps: int, live_at_step: dict[int, in
                 "wait_seconds": wait,
                 "forward_seconds": forward,
                 "backward_seconds": backward,
+                "num_tokens": 24_000 + rng.randrange(4_000),
+                "batches_ready": 2 if wait < 0.15 else 1,
             }
         )
     return steps
@@ -108,6 +110,8 @@ def live_refresh(step: int, started: float, live: float) -> dict[str, Any]:
         "live_at_seconds": live,
         "seconds": seconds,
         "recall_at": {"recall@1": 0.992, "recall@10": 0.978},
+        "counts": {"rows": 4112, "rows_made": 4112},
+        "overlap_at_10": 0.5 + step / 1000,
         "snapshot_id": f"{step:04d}c0ffee{step:04d}",
         "skipped_steps": [160] if step == 200 else [],
     }
@@ -116,6 +120,7 @@ def live_refresh(step: int, started: float, live: float) -> dict[str, Any]:
 def failed_refresh(step: int, started: float) -> dict[str, Any]:
     error = "index shard 2: recall@10 0.61 of 128 queries; expected at least 0.90. Raise --index.num-leaves-searched."
     failed = {"status": "failed", "error": error, "live_at_seconds": 0.0, "seconds": {}, "snapshot_id": ""}
+    failed |= {"counts": {}, "overlap_at_10": None}
     return live_refresh(step, started, started + 9) | failed | {"recall_at": {}}
 
 
@@ -225,7 +230,7 @@ def test_every_reference_inside_the_page_has_its_target(html: str) -> None:
 
 def test_each_plot_is_there_with_a_caption_and_text_as_text(html: str) -> None:
     page = Page(html)
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 8
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 10
     for label in (
         "steps/min",
         "swap to a fresher snapshot",
@@ -233,6 +238,8 @@ def test_each_plot_is_there_with_a_caption_and_text_as_text(html: str) -> None:
         "sentence kept",
         "backward",
         "95 % interval",
+        "overlap@10",
+        "tokens/s",
     ):
         assert label in page.text
 

@@ -14,10 +14,11 @@ import pytest
 from support.processes import kill, trainer_ranks
 from support.whole_snapshots import flip_byte
 
+from pipelines.configs.pretrain import PretrainConfig
 from pipelines.embed import EmbedConfig, run_embed
 from pipelines.index import IndexConfig, run_index
 from pipelines.ingest import IngestConfig, run_ingest
-from pipelines.pretrain import PretrainConfig, run_pretrain
+from pipelines.pretrain import pretrain
 from pipelines.warmup import WarmupConfig, run_warmup
 from realm_core import RealmEmbedder, RealmKnowledgeAugEncoder, RealmScorer
 from realm_core.storage.files import Store
@@ -123,10 +124,10 @@ def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_o
 
 
 def test_a_killed_rank_changes_no_step_of_pretraining_and_the_best_checkpoint_is_exported(alone, killed, tiny_bert):
-    report = run_pretrain(pretrain_config(alone, tiny_bert))
+    report = pretrain(pretrain_config(alone, tiny_bert))
     killer = threading.Thread(target=kill_a_rank, args=(killed,), daemon=True)
     killer.start()
-    again = run_pretrain(pretrain_config(killed, tiny_bert))
+    again = pretrain(pretrain_config(killed, tiny_bert))
     killer.join()
     assert len(curve(alone)) == report.num_steps == 24
     assert curve(killed) == curve(alone)

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from support.processes import actors, kill
 
 from pipelines.cli import main
 from pipelines.configs.pretrain import PretrainConfig
@@ -113,6 +115,63 @@ def test_the_papers_run_is_planned_on_80_gpus_and_refused_on_79(store, tiny_bert
     assert refused.returncode == 2
     assert "found 79 GPUs in the cluster" in refused.stderr or "79 GPUs in the cluster; expected 80" in refused.stderr
     assert store.list("runs") == runs
+
+
+def copy_of(store, folder):
+    """The same live snapshot in a store of its own."""
+    shutil.copytree(store.url, folder)
+    return Store(str(folder))
+
+
+class GeneratorKiller:
+    """Kills the run's example generator once, when training has taken some steps."""
+
+    def __init__(self, store, after_step):
+        self._store, self._after_step = store, after_step
+        self.killed_at_step = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        while self.killed_at_step is None and not self._stop.wait(0.02):
+            names = [name for name in self._store.list("runs") if name.startswith("pretrain-")]
+            steps = [step["step"] for name in names for step in RunFolder(self._store, name).read_metrics()]
+            found = actors("ExampleGeneratorWorker")
+            if found and max(steps, default=0) >= self._after_step and kill(found[0]):
+                self.killed_at_step = max(steps)
+
+
+def test_a_generator_killed_in_the_midst_of_training_makes_the_same_batches_again(store, tiny_bert, tmp_path):
+    calm, disturbed = copy_of(store, tmp_path / "calm"), copy_of(store, tmp_path / "disturbed")
+    for one in (calm, disturbed):
+        one.remove("runs")
+    steps = {"num_steps": 40, "refresh_interval_steps": 40}  # one snapshot for all of the run
+    expected = RunFolder(calm, pretrain(pretrain_config(calm, tiny_bert, **steps)).run_name).read_metrics()
+    with GeneratorKiller(disturbed, after_step=3) as killer:
+        report = pretrain(pretrain_config(disturbed, tiny_bert, **steps))
+    assert 3 <= killer.killed_at_step < 40
+    found = RunFolder(disturbed, report.run_name).read_metrics()
+    for name in ("step", "loss", "retrieval_utility", "num_seen", "skipped", "num_tokens", "snapshot_id"):
+        assert [step[name] for step in found] == [step[name] for step in expected], name
+    assert report.num_seen == report.num_used + sum(report.skipped.values())
+
+
+def test_masks_at_random_no_null_document_tensorboard_and_a_page(store, tiny_bert, tmp_path):
+    changes = {"masking": "random-span", "null_document": False, "num_steps": 3, "refresh_interval_steps": 3}
+    outputs = {"tensorboard": str(tmp_path / "events"), "report": str(tmp_path / "report.html")}
+    report = pretrain(pretrain_config(copy_of(store, tmp_path / "store"), tiny_bert, **changes, **outputs))
+    assert report.retrieval_utility_last is None
+    assert (report.num_seen, report.num_used, report.skipped) == (6, 6, {})
+    assert "had no null document" in (tmp_path / "report.html").read_text()
+    assert list((tmp_path / "events" / report.run_name).iterdir())
 
 
 def test_more_candidates_than_blocks_are_refused_at_the_start(store, tiny_bert, capsys):

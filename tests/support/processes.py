@@ -21,7 +21,7 @@ def trainer_ranks(pid=None):
 
 
 def actors(class_name, pid=None):
-    """Process ids of the actors of a class under a process (this one by default)."""
+    """Process ids of a class's actors under a process (this one by default), whatever they are at."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended meanwhile
