@@ -13,6 +13,7 @@ from ray.train.torch import prepare_model
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
+from cluster.freshness import FreshnessWait
 from cluster.resources import LIGHT_OPTIONS, TRAINER_NICENESS
 from cluster.trainer import Rank, run_on_workers
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
@@ -55,6 +56,7 @@ class PretrainPlan:
     seed: int
     dropout: float | None
     refresh_interval_steps: int
+    max_staleness_steps: int | None
 
 
 def pretrain_on_workers(
@@ -120,17 +122,30 @@ def _pretrain_loop(config: dict[str, Any]) -> None:
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )
 
-    if rank.step and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
+    if rank.step and _is_worth_a_refresh(rank, plan):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
-        _step(rank, parallel, generator, clock, start_step=plan.start_step)
-        if rank.checkpoint_if_due() and _is_worth_a_refresh(rank, plan.refresh_interval_steps):
+        wait = _wait_until_fresh(plan, refresher, rank.step)
+        _step(rank, parallel, generator, clock, wait, start_step=plan.start_step)
+        if rank.checkpoint_if_due() and _is_worth_a_refresh(rank, plan):
             hand_over()
+    refresher.confirm_offers()
 
 
-def _is_worth_a_refresh(rank: Rank, refresh_interval_steps: int) -> bool:
-    """False near the end: the last checkpoint, less than an interval away, would only have to wait for that refresh."""
-    return rank.is_done or rank.schedule.num_steps - rank.step >= refresh_interval_steps
+def _wait_until_fresh(plan: PretrainPlan, refresher: RefresherClient, step: int) -> FreshnessWait:
+    """What `--max-staleness-steps` asks for before a step; without it, nothing is waited for."""
+    if plan.max_staleness_steps is None:
+        return FreshnessWait(seconds=0.0, problem="")
+    return refresher.wait_until_fresh(plan.start_step + step, max_staleness_steps=plan.max_staleness_steps)
+
+
+def _is_worth_a_refresh(rank: Rank, plan: PretrainPlan) -> bool:
+    """False near the end: the last checkpoint, less than an interval away, would only have to wait for that refresh.
+
+    Where staleness has a bound, the last steps wait for just that one.
+    """
+    is_near_end = rank.schedule.num_steps - rank.step < plan.refresh_interval_steps
+    return rank.is_done or not is_near_end or plan.max_staleness_steps is not None
 
 
 def _step(
@@ -138,6 +153,7 @@ def _step(
     model: torch.nn.Module,
     generator: Any,  # noqa: ANN401 - an actor handle
     clock: _SnapshotClock,
+    wait: FreshnessWait,
     *,
     start_step: int,
 ) -> None:
@@ -161,6 +177,8 @@ def _step(
         batches_ready=num_ready,
         skipped=batch.skipped,
         wait_seconds=received - started,
+        freshness_wait_seconds=wait.seconds,
+        freshness_problem=wait.problem,
         forward_seconds=forwarded - received,
         backward_seconds=ended - forwarded,
     )

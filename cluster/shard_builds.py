@@ -89,6 +89,9 @@ class ShardBuilds:
         if complete:
             self._start(complete)
 
+    def __len__(self) -> int:
+        return len(self._plans)
+
     @property
     def num_done(self) -> int:
         """Shards that are built and measured, or failed."""
@@ -102,8 +105,9 @@ class ShardBuilds:
         """
         assert len(self._refs) == len(self._plans), "every part was added"
         while unfinished := self._unfinished():
-            ready_refs(unfinished, timeout_seconds=1.0)
             progress(self.num_done)
+            ready_refs(unfinished, timeout_seconds=1.0)
+        progress(self.num_done)
         return values_of([self._refs[shard] for shard in range(len(self._plans))])
 
     def measure_again(

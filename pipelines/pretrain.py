@@ -18,6 +18,7 @@ from pipelines.display import Display
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.validation import at_least, require_share
 from pipelines.watching import watch_in_background
+from realm_core.engines.loading import StoreEngineLoader
 from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import TrainingError, UsageError
 from realm_core.evaluation.datasets import Question, read_questions
@@ -73,6 +74,13 @@ class PretrainConfig:
     """Index shards of each snapshot."""
     target_recall: float = 0.95
     """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
+    max_staleness_steps: int | None = None
+    """Training waits before a step that would search a snapshot of an encoder more steps old than this; at least
+    --refresh-interval-steps. Off by default, as in the paper: training never waits for a refresh. Where a refresh fails
+    it goes on all the same, and says so."""
+    num_kept_snapshots: int = 3
+    """Newest snapshots that stay in the store, with their embeddings and encoders, besides the live one, the one before
+    and the one that the run began with; what others alone need is removed after each refresh."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     dropout: float | None = None
@@ -95,7 +103,10 @@ class PretrainConfig:
             num_trainers=(self.num_trainers, 1),
             num_embedding_workers=(self.num_embedding_workers, 1),
             num_shards=(self.num_shards, 1),
+            num_kept_snapshots=(self.num_kept_snapshots, 1),
         )
+        if self.max_staleness_steps is not None:
+            at_least("realm pretrain", max_staleness_steps=(self.max_staleness_steps, self.refresh_interval_steps))
         require_share("realm pretrain", target_recall=self.target_recall)
 
 
@@ -237,8 +248,15 @@ def _refresher_config(
     index = IndexPlan(
         num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), target_recall=config.target_recall
     )
+    embedding = resources.embedding
     return RefresherConfig(
-        store_url=store.url, corpus_digest=start.corpus_digest, run_name=run.name, index=index, plan=resources
+        store_url=store.url,
+        corpus_digest=start.corpus_digest,
+        run_name=run.name,
+        index=index,
+        plan=resources,
+        loader=StoreEngineLoader(device=embedding.device, threads=embedding.threads),
+        num_kept_snapshots=config.num_kept_snapshots,
     )
 
 
@@ -263,6 +281,7 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         seed=config.seed,
         dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
+        max_staleness_steps=config.max_staleness_steps,
     )
 
 

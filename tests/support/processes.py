@@ -12,10 +12,15 @@ import psutil
 
 def embedding_actors(pid=None):
     """Process ids of the embedding actors under a process (this one by default), whatever they are at."""
+    return actors("EmbeddingWorker", pid)
+
+
+def actors(class_name, pid=None):
+    """Process ids of the actors of a class under a process (this one by default), whatever they are at."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended meanwhile
-            if "".join(process.cmdline()[:1]).startswith("ray::EmbeddingWorker"):
+            if "".join(process.cmdline()[:1]).startswith(f"ray::{class_name}"):
                 found.append(process.pid)
     return found
 
