@@ -72,6 +72,8 @@ class RefresherStatus:
     """`RefreshRecord.to_json` of all refreshes of the run, by step."""
     is_idle: bool
     """True when nothing is being refreshed and nothing waits."""
+    is_ready: bool
+    """True when its workers have begun, and a checkpoint will be taken at once."""
 
 
 class Refresher:
@@ -86,6 +88,7 @@ class Refresher:
         self._progress: StageProgress | None = None
         self._step = self._live_step = 0
         self._error = ""
+        self._is_ready = False
         self._service: RetrievalClient | None = None
         corpus = load_corpus(self._store, config.corpus_digest)
         queries = gate_queries(BlockRecords(self._store, corpus))
@@ -112,6 +115,7 @@ class Refresher:
             pending_step=waiting.step if waiting else None,
             records=[records[step].to_json() for step in sorted(records)],
             is_idle=in_work is None and waiting is None,
+            is_ready=self._is_ready,
         )
 
     def freshness(self) -> Freshness:
@@ -134,6 +138,7 @@ class Refresher:
 
     def _follow(self) -> None:
         self._prepare()
+        self._is_ready = True
         while True:
             encoder, skipped = self._mailbox.take()
             self._step = encoder.step

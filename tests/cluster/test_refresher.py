@@ -208,7 +208,8 @@ def test_a_snapshot_that_the_service_cannot_load_does_not_stay_the_stores_live_o
         time.sleep(0.0005)
     store = synthetic_store.store
     digest = load_snapshot(store, next(iter(published())).removesuffix(".json")).shards[0].digest
-    store.write_bytes(f"{shard_path(digest)}/description.json", b"{}")
+    name = next(iter(store.read_json(f"{shard_path(digest)}/shard.json")["sha256"]))
+    store.write_bytes(f"{shard_path(digest)}/{name}", b"other bytes")
     record = refresher.records()[10]
     assert record["status"] == "failed"
     assert live_snapshot_id(store) == before == service.live_snapshot().snapshot_id
@@ -222,7 +223,7 @@ def test_a_service_that_is_started_anew_is_found_by_the_next_refresh(start, serv
     assert refresher.records()[10]["status"] == "live"
     stop_service()
     refresher.offer(20)
-    assert "no retrieval service" in refresher.records()[20]["error"].lower()
+    assert "retrieval service: none on this cluster" in refresher.records()[20]["error"]
     client = start_service(synthetic_store.store)
     refresher.offer(30)
     record = refresher.records()[30]
