@@ -239,7 +239,8 @@ def _wait(is_so: Callable[[], bool]) -> None:
 def _caption(options: argparse.Namespace) -> str:
     return (
         f"{options.rows:,} blocks of 128 dimensions in {options.num_shards} shards ({options.kind}); a stand-in "
-        f"encoder at {options.seconds_per_million:g} s a million, {options.num_workers} at a time; {os.cpu_count()} cores"
+        f"encoder at {options.seconds_per_million:g} s a million, {options.num_workers} at a time; "
+        f"{os.cpu_count()} cores"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.freshness import POLL_SECONDS
 from cluster.pretraining import PretrainPlan, pretrain_on_workers
 from cluster.refresh import IndexPlan
 from cluster.refresher import RefresherClient, RefresherConfig
@@ -123,6 +124,10 @@ class PretrainReport:
     max_staleness_steps: int
     num_refreshes_live: int
     num_refreshes_failed: int
+    last_refresh_error: str
+    num_freshness_waits: int
+    """Steps that waited for a fresher snapshot, as `max_staleness_steps` asks."""
+    freshness_wait_seconds: float
     num_swaps: int
     num_searches: int
     num_failed_searches: int
@@ -140,14 +145,23 @@ class PretrainReport:
             ("loss, first and last tenth", f"{self.loss_first:.3f} -> {self.loss_last:.3f}"),
             ("retrieval utility, last tenth", f"{self.retrieval_utility_last:+.4f}"),
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
+            *([("last refresh that failed", self.last_refresh_error)] if self.last_refresh_error else []),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
             (
                 "staleness while training",
                 f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
             ),
+            *self._waits(),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
             *recall,
+        ]
+
+    def _waits(self) -> list[tuple[str, object]]:
+        if not self.num_freshness_waits:
+            return []
+        return [
+            ("waited for fresher snapshots", f"{self.freshness_wait_seconds:.1f} s, {self.num_freshness_waits} steps")
         ]
 
 
@@ -321,6 +335,7 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
     steps, refreshes, result = run.read_metrics(), run.read_refreshes(), run.result() or {}
     tenth = max(1, len(steps) // 10)
     staleness = [step["staleness_steps"] for step in steps]
+    waits = [step.get("freshness_wait_seconds", 0.0) for step in steps]
     return PretrainReport(
         run_name=run.name,
         num_steps=len(steps),
@@ -331,6 +346,9 @@ def _report(run: RunFolder, was_done: bool) -> PretrainReport:
         max_staleness_steps=max(staleness),
         num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
         num_refreshes_failed=sum(refresh["status"] == "failed" for refresh in refreshes),
+        last_refresh_error=next((r["error"] for r in reversed(refreshes) if r["status"] == "failed"), ""),
+        num_freshness_waits=sum(wait >= POLL_SECONDS for wait in waits),
+        freshness_wait_seconds=sum(wait for wait in waits if wait >= POLL_SECONDS),
         num_swaps=result["num_swaps"],
         num_searches=result["num_searches"],
         num_failed_searches=result["num_failed_searches"],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.display import say
 from pipelines.recall import measure_recall_at_5
+from pipelines.refresh_alarm import RefreshAlarm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,12 +43,15 @@ class PretrainWatcher:
         self._display = display
         self._training = display.task("pretrain", total=num_steps, unit="steps")
         self._refreshing: tuple[tuple[int, str], Line | Bar] | None = None
+        self._alarm = RefreshAlarm()
         self._before = run.read_document("totals") or dict.fromkeys(TOTALS, 0)
 
     def look(self) -> None:
         """Shows the newest step and the running refresh, and measures a snapshot that is new."""
         self._show_training()
-        self._show_refresh(self._refresher.status())
+        status = self._refresher.status()
+        self._show_refresh(status)
+        self._alarm.look(status, self._run.read_metrics())
         self._measure_new_snapshot()
         self._run.write_document("totals", self.totals())
 
