@@ -57,6 +57,15 @@ class ClusteredEmbeddings:
             rows_RD[begin - start : end - start] = self._chunk(chunk)[begin - first : end - first]
         return rows_RD
 
+    def near(self, rows_R: np.ndarray, noise_RD: np.ndarray) -> np.ndarray:
+        """Float32 `[R, D]`: queries of these rows' clusters, each with the given noise; without making the rows."""
+        clusters_R = np.empty(len(rows_R), dtype=np.int64)
+        for chunk in np.unique(rows_R // ROWS_PER_CHUNK).tolist():
+            is_here_R = rows_R // ROWS_PER_CHUNK == chunk
+            clusters = self._clusters(self._generator(_ROWS, chunk), self._rows_of_chunk(chunk))
+            clusters_R[is_here_R] = clusters[rows_R[is_here_R] - chunk * ROWS_PER_CHUNK]
+        return self.centres[clusters_R] + np.float32(self.noise) * noise_RD
+
     def queries(self, num_queries: int) -> np.ndarray:
         """Float32 `[B, D]`; the first of more queries are those of fewer."""
         generator = self._generator(_QUERIES)
@@ -66,11 +75,16 @@ class ClusteredEmbeddings:
         return queries_BD
 
     def _chunk(self, chunk: int) -> np.ndarray:
-        num_rows = min(ROWS_PER_CHUNK, self.num_rows - chunk * ROWS_PER_CHUNK)
-        return self._near_centres(self._generator(_ROWS, chunk), num_rows)
+        return self._near_centres(self._generator(_ROWS, chunk), self._rows_of_chunk(chunk))
+
+    def _rows_of_chunk(self, chunk: int) -> int:
+        return min(ROWS_PER_CHUNK, self.num_rows - chunk * ROWS_PER_CHUNK)
+
+    def _clusters(self, generator: np.random.Generator, num_rows: int) -> np.ndarray:
+        return generator.integers(len(self.centres), size=num_rows)
 
     def _near_centres(self, generator: np.random.Generator, num_rows: int) -> np.ndarray:
-        clusters_R = generator.integers(len(self.centres), size=num_rows)
+        clusters_R = self._clusters(generator, num_rows)
         noise_RD = generator.standard_normal((num_rows, self.dimension), dtype=np.float32)
         noise_RD *= np.float32(self.noise)
         noise_RD += self.centres[clusters_R]

@@ -192,12 +192,12 @@ def _measure(
         num_warm_up = num_actors * WARM_UP_PARTS
         pool.embed(parts[:num_warm_up], encoder_digest)
         work = parts[num_warm_up : num_warm_up + num_actors * options.parts_per_actor]
-        own_before = _own_cpu_seconds()
+        own_before = own_cpu_seconds()
         psutil.cpu_percent()
         started = time.perf_counter()
         result = pool.embed(work, encoder_digest)
         seconds = time.perf_counter() - started
-        busy_cpu_share, own_cpu_seconds = psutil.cpu_percent() / 100, _own_cpu_seconds() - own_before
+        busy_cpu_share, own_seconds = psutil.cpu_percent() / 100, own_cpu_seconds() - own_before
     finally:
         pool.close()
     assert result.num_made == len(work), "every part was made anew"
@@ -206,12 +206,12 @@ def _measure(
         num_parts=len(work),
         seconds=seconds,
         start_seconds=started - began,
-        own_cpu_share=own_cpu_seconds / seconds / (os.cpu_count() or 1),
+        own_cpu_share=own_seconds / seconds / (os.cpu_count() or 1),
         busy_cpu_share=busy_cpu_share,
     )
 
 
-def _own_cpu_seconds() -> float:
+def own_cpu_seconds() -> float:
     """Of this process and of all that it started, Ray and its actors included."""
     total = 0.0
     for process in (me := psutil.Process(), *me.children(recursive=True)):

@@ -74,8 +74,19 @@ class EmbeddingPool:
         *,
         progress: Callable[[EmbedProgress], None] = lambda _: None,
         poll_seconds: float = 1.0,
+        groups: Sequence[int] | None = None,
+        on_part: Callable[[int], None] = lambda _: None,
     ) -> EmbedResult:
-        """Embeds all parts, largest first; calls `progress` every `poll_seconds`, and at the end.
+        """Embeds all parts, largest first.
+
+        Args:
+            parts: what to embed.
+            encoder_digest: with which encoder of the store.
+            progress: called every `poll_seconds`, and at the end.
+            poll_seconds: between two looks at the actors.
+            groups: for each part, the number of its group: one group is embedded after the other.
+            on_part: called with the index of each part whose embeddings are in the store, soon after they are. It must
+                neither wait nor raise.
 
         Raises:
             RealmError: parts that failed, when all others are embedded; or an error that is about more than one part,
@@ -85,7 +96,9 @@ class EmbeddingPool:
         there = self._parts_with_files(parts, encoder_digest)
         if len(there) < len(parts):
             self._workers.use_encoder(encoder_digest)
-        run = EmbeddingRun(self._workers, self._plan, parts, encoder_digest, there=there)
+        run = EmbeddingRun(
+            self._workers, self._plan, parts, encoder_digest, there=there, groups=groups, on_part=on_part
+        )
         watch_at = time.monotonic() + poll_seconds
         while not run.is_over:
             run.step(max(0.0, watch_at - time.monotonic()))
@@ -97,11 +110,12 @@ class EmbeddingPool:
         return result
 
     def encode_queries(self, token_ids: Sequence[Sequence[int]], encoder_digest: str) -> np.ndarray:
-        """Query embeddings [B, D], by one of the actors; if it dies, by another.
+        """Query embeddings [B, D], by one of the actors; if it dies, by another. All actors load the encoder meanwhile.
 
         Raises:
             RealmError: what the encoder raised, or actors that die again and again.
         """
+        self._workers.use_encoder(encoder_digest)
         for attempt in range(QUERY_ATTEMPTS):
             self.wait_until_ready(1)
             worker = next(iter(self._workers.ready))

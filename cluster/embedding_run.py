@@ -28,7 +28,7 @@ from realm_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cluster.embedding_workers import Worker, WorkerGroup
     from cluster.resources import EmbeddingPlan
@@ -107,12 +107,15 @@ class EmbeddingRun:
         encoder_digest: str,
         *,
         there: Collection[int],
+        groups: Sequence[int] | None = None,
+        on_part: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._workers, self._plan = workers, plan
         self._parts, self._encoder_digest = parts, encoder_digest
-        self._queue: PartQueue[Worker] = PartQueue(in_working_order(parts, there=there))
+        self._queue: PartQueue[Worker] = PartQueue(in_working_order(parts, there=there, groups=groups))
         self._at_work: dict[Any, tuple[Worker, PartJob]] = {}
         self._done: dict[int, EmbeddedPart] = {}
+        self._on_part = on_part
         self._failed: list[RealmError] = []
         self._num_hopeless_parts = 0
         self._ending: BaseException | None = None
@@ -211,6 +214,7 @@ class EmbeddingRun:
             self._num_hopeless_parts = 0 if outcome.outcome != "reused" else self._num_hopeless_parts
             self._done[job.index] = replace(outcome, uids=outcome.uids.copy())  # frees Ray's memory, which is small
             self._counts.add_part(worker, outcome)
+            self._on_part(job.index)
 
     def _take_error(self, error: BaseException, part: PartEntry) -> None:
         if isinstance(error, ONE_PART_ERRORS):

@@ -82,10 +82,13 @@ class WorkerGroup:
             self._start(Worker(actor, self._encoder_digest))
 
     def use_encoder(self, encoder_digest: str) -> None:
-        """From now on an actor is ready when it has loaded this encoder's engine."""
+        """From now on an actor is ready when it has loaded this encoder's engine, whatever it was loading before."""
         self._encoder_digest = encoder_digest
-        for worker in [worker for worker in self.ready if worker.encoder_digest != encoder_digest]:
-            self.ready.remove(worker)
+        others = [worker for worker in self.ready if worker.encoder_digest != encoder_digest]
+        self.ready.difference_update(others)
+        others += [worker for worker in self._starting.values() if worker.encoder_digest != encoder_digest]
+        self._starting = {ref: w for ref, w in self._starting.items() if w.encoder_digest == encoder_digest}
+        for worker in others:
             worker.encoder_digest = encoder_digest
             self._start(worker)
 

@@ -1,46 +1,32 @@
-"""From embeddings to a gated snapshot: shards are built side by side by Ray tasks, then searched at many settings."""
+"""From embeddings to a gated snapshot: shards are built, a way of searching them is chosen, all is checked.
+
+A shard can be built and measured before the others are embedded; the choice and the gate wait for all of them. What
+comes out is a function of the embeddings, whatever the order in which parts came.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import ray
-from ray.exceptions import RayError, RayTaskError
-
-from cluster.calls import as_realm_error, dead_process
+from cluster.shard_builds import NUM_GATE_HITS, MeasuredShard, ShardBuilds
 from realm_core.index.gate import GateReport
 from realm_core.index.merge import merge_top_k
-from realm_core.index.setting import SearchSetting
-from realm_core.index.shard_building import BuiltShard, build_shard, uid_digest_of
-from realm_core.index.shards import ShardPlan, ShardSearcher, plan_shards
-from realm_core.index.tuning import (
-    RECALL_AT,
-    SettingMeasurement,
-    ShardMeasurement,
-    choose,
-    curve,
-    first_settings,
-    last_settings,
-    measure,
-    require_choice,
-)
-from realm_core.storage.files import Store
-from realm_core.storage.snapshots import ShardEntry, SnapshotManifest
+from realm_core.index.shard_building import BuiltShard, uid_digest_of
+from realm_core.index.shards import plan_shards
+from realm_core.index.tuning import SettingMeasurement, choose, curve, first_settings, last_settings, require_choice
+from realm_core.storage.snapshots import SnapshotManifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+
     from realm_core.index.searcher import SearchHits
     from realm_core.index.specs import IndexSpec
     from realm_core.storage.block_store import CorpusManifest
-
-NUM_GATE_HITS = max(RECALL_AT)
-SHARD_CPUS = 0.25
-BYTES_PER_SHARD_ROW = 450
-"""Of a `faiss` shard while it is built: what is written, 296 at 128 dimensions, and the training sample."""
+    from realm_core.storage.files import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +51,7 @@ class IndexResult:
     chosen: SettingMeasurement
     """How it is searched, and what that finds."""
     seconds_by_stage: dict[str, float]
-    """`build` and `tune`; what is left of `seconds` is the gate."""
+    """`build`: shards built and measured; `gate`: what they find counted, the setting chosen, all checked."""
     seconds: float
 
     @property
@@ -73,6 +59,77 @@ class IndexResult:
         """Against exact search, on the sampled queries."""
         point = self.chosen
         return {"recall@1": point.recall_at_1, "recall@5": point.recall_at_5, "recall@10": point.recall_at_10}
+
+
+class SnapshotBuild:
+    """A snapshot in the making: tell it which parts are embedded, then `finish`."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoded: EncodedCorpus,
+        *,
+        gate_queries_BD: np.ndarray,
+        num_shards: int,
+        spec: IndexSpec,
+    ) -> None:
+        """Starts nothing yet. The embeddings that `encoded` names need not be there."""
+        self._encoded, self._spec, self._dimension = encoded, spec, gate_queries_BD.shape[1]
+        plans = plan_shards(encoded.corpus.parts, encoded.embedding_digests, num_shards=num_shards, spec=spec)
+        self._settings = first_settings([plan.entry(num_bytes=0) for plan in plans])
+        self.builds = ShardBuilds(store, plans, gate_queries_BD, self._settings)
+
+    def finish(self, target_recall: float, *, progress: Callable[[int], None] = lambda _: None) -> IndexResult:
+        """Waits for the shards, chooses how to search them and runs the gate; every part was added by then.
+
+        Raises:
+            GateError: names the check that failed; nothing was published.
+            RealmError: what the building of a shard raised.
+        """
+        started = time.monotonic()
+        encoded = self._encoded
+        where = f"snapshot of encoder {encoded.encoder_digest[:12]} at step {encoded.encoder_step}"
+        measured = self.builds.wait(progress)
+        built_at = time.monotonic()
+        shards = [shard.built for shard in measured]
+        points = self._tune(measured, merge_top_k([shard.exact for shard in shards], NUM_GATE_HITS), target_recall)
+        chosen = require_choice(points, target_recall, where=where)
+        gate = _gate(encoded.corpus, shards, chosen.recall_at_5, target_recall)
+        gate.raise_if_failed(where=where)
+        manifest = SnapshotManifest(
+            corpus_digest=encoded.corpus.digest,
+            encoder_digest=encoded.encoder_digest,
+            encoder_step=encoded.encoder_step,
+            encoder_saved_at_seconds=encoded.encoder_saved_at_seconds,
+            precision=encoded.precision,
+            dimension=self._dimension,
+            index_spec=asdict(self._spec),
+            search_setting=chosen.setting.to_json(),
+            tuning=[point.to_json() for point in points],
+            shards=tuple(shard.entry for shard in shards),
+            embedding_digests=encoded.embedding_digests,
+            gate=gate.to_json(),
+        )
+        ended = time.monotonic()
+        return IndexResult(
+            manifest=manifest,
+            num_reused_shards=sum(shard.was_reused for shard in shards),
+            num_bytes=sum(shard.entry.num_bytes for shard in shards),
+            chosen=chosen,
+            seconds_by_stage={"build": built_at - started, "gate": ended - built_at},
+            seconds=ended - started,
+        )
+
+    def _tune(
+        self, shards: Sequence[MeasuredShard], exact: SearchHits, target_recall: float
+    ) -> list[SettingMeasurement]:
+        """The measured curve; the costly settings only where the others find too little."""
+        entries = [shard.built.entry for shard in shards]
+        points = curve([shard.measurements for shard in shards], entries, exact)
+        more = last_settings(entries)
+        if more and choose(points, target_recall) is None:
+            points += curve(self.builds.measure_again(shards, more), entries, exact)
+        return points
 
 
 def index_corpus(
@@ -85,112 +142,10 @@ def index_corpus(
     target_recall: float,
     progress: Callable[[int], None] = lambda _: None,
 ) -> IndexResult:
-    """Builds the shards, chooses how to search them and runs the gate.
-
-    Raises:
-        GateError: names the check that failed; nothing was published.
-        RealmError: what the building of a shard raised.
-    """
-    started = time.monotonic()
-    where = f"snapshot of encoder {encoded.encoder_digest[:12]} at step {encoded.encoder_step}"
-    plans = plan_shards(encoded.corpus.parts, encoded.embedding_digests, num_shards=num_shards, spec=spec)
-    queries = ray.put(gate_queries_BD)
-    shards = _build_all(store, plans, queries, progress)
-    built = time.monotonic()
-    entries = [shard.entry for shard in shards]
-    exact = merge_top_k([shard.exact for shard in shards], NUM_GATE_HITS)
-    points = _tune(store, entries, queries, exact, target_recall)
-    chosen = require_choice(points, target_recall, where=where)
-    tuned = time.monotonic()
-    gate = _gate(encoded.corpus, shards, chosen.recall_at_5, target_recall)
-    gate.raise_if_failed(where=where)
-    manifest = SnapshotManifest(
-        corpus_digest=encoded.corpus.digest,
-        encoder_digest=encoded.encoder_digest,
-        encoder_step=encoded.encoder_step,
-        encoder_saved_at_seconds=encoded.encoder_saved_at_seconds,
-        precision=encoded.precision,
-        dimension=gate_queries_BD.shape[1],
-        index_spec=asdict(spec),
-        search_setting=chosen.setting.to_json(),
-        tuning=[point.to_json() for point in points],
-        shards=tuple(entries),
-        embedding_digests=encoded.embedding_digests,
-        gate=gate.to_json(),
-    )
-    return IndexResult(
-        manifest=manifest,
-        num_reused_shards=sum(shard.was_reused for shard in shards),
-        num_bytes=sum(entry.num_bytes for entry in entries),
-        chosen=chosen,
-        seconds_by_stage={"build": built - started, "tune": tuned - built},
-        seconds=time.monotonic() - started,
-    )
-
-
-@ray.remote
-def _build_shard(store_url: str, plan: ShardPlan, gate_queries_BD: np.ndarray, threads: int) -> BuiltShard:
-    _use_threads(threads)
-    return build_shard(Store(store_url), plan, gate_queries_BD, num_hits=NUM_GATE_HITS)
-
-
-@ray.remote
-def _measure_shard(
-    store_url: str, entry: ShardEntry, gate_queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
-) -> list[ShardMeasurement]:
-    """On one core, so that seconds can be compared."""
-    _use_threads(1)
-    return measure(ShardSearcher(Store(store_url), entry, is_verified=True), gate_queries_BD, exact, settings)
-
-
-def _build_all(
-    store: Store,
-    plans: Sequence[ShardPlan],
-    queries: Any,  # noqa: ANN401 - a reference
-    progress: Callable[[int], None],
-) -> list[BuiltShard]:
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1.0)) // len(plans))
-    memory = BYTES_PER_SHARD_ROW * max(plan.num_rows for plan in plans)
-    task = _build_shard.options(num_cpus=SHARD_CPUS, memory=memory, max_retries=3)
-    refs = [task.remote(store.url, plan, queries, threads) for plan in plans]
-    waiting: list[Any] = list(refs)
-    while waiting:
-        _, waiting = ray.wait(waiting, timeout=1.0)
-        progress(len(refs) - len(waiting))
-    return _values(refs)
-
-
-def _tune(
-    store: Store,
-    entries: Sequence[ShardEntry],
-    queries: Any,  # noqa: ANN401 - a reference
-    exact: SearchHits,
-    target_recall: float,
-) -> list[SettingMeasurement]:
-    """The measured curve; the costly settings only where the others find too little."""
-    task = _measure_shard.options(num_cpus=SHARD_CPUS, max_retries=3)
-    truth = ray.put(exact)
-    points: list[SettingMeasurement] = []
-    for settings in (first_settings(entries), last_settings(entries)):
-        if settings and choose(points, target_recall) is None:
-            measured = _values([task.remote(store.url, entry, queries, truth, settings) for entry in entries])
-            points += curve(measured, entries, exact)
-    return points
-
-
-def _values(refs: list[Any]) -> list[Any]:
-    try:
-        return list(ray.get(refs))
-    except RayTaskError as error:
-        raise as_realm_error(error) from error
-    except RayError as error:  # killed, out of memory, or its node is gone, again and again
-        raise dead_process("building an index shard", error) from error
-
-
-def _use_threads(threads: int) -> None:
-    import faiss  # here: the driver needs none
-
-    faiss.omp_set_num_threads(threads)
+    """Builds the shards of a corpus that is embedded, all side by side; see `SnapshotBuild.finish`."""
+    snapshot = SnapshotBuild(store, encoded, gate_queries_BD=gate_queries_BD, num_shards=num_shards, spec=spec)
+    snapshot.builds.add_parts(range(len(encoded.corpus.parts)))
+    return snapshot.finish(target_recall, progress=progress)
 
 
 def _gate(corpus: CorpusManifest, shards: Sequence[BuiltShard], recall_at_5: float, target_recall: float) -> GateReport:

@@ -14,6 +14,7 @@ import torch
 
 from cluster.calls import get
 from cluster.example_generator import ExampleGeneratorActor, GeneratorConfig
+from cluster.freshness import FreshnessWait
 from cluster.resources import LIGHT_OPTIONS, TRAINER_NICENESS
 from cluster.trainer import Rank, run_on_workers
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
@@ -68,6 +69,7 @@ class PretrainPlan:
     """Micro-batches that a rank's batch is divided into."""
     recompute_layers: bool
     """Gradient checkpointing."""
+    max_staleness_steps: int | None
 
 
 class BatchSource(Protocol):
@@ -168,22 +170,43 @@ def pretrain_loop(config: dict[str, Any]) -> None:
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )
 
-    if rank.step and _is_refresh_due(rank, plan.refresh_interval_steps):
+    if rank.step and _is_refresh_due(rank, plan):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
     while not rank.is_done:
-        _step(rank, parallel, source, clock, plan)
-        is_refresh_due = _is_refresh_due(rank, plan.refresh_interval_steps)
+        wait = _wait_until_fresh(plan, refresher, rank.step)
+        _step(rank, parallel, source, clock, wait, plan)
+        is_refresh_due = _is_refresh_due(rank, plan)
         rank.checkpoint_if_due(is_due=is_refresh_due)  # first: a rank that goes back to it never lags behind a snapshot
         if is_refresh_due:
             hand_over()
+    refresher.confirm_offers()
 
 
-def _is_refresh_due(rank: Rank, interval_steps: int) -> bool:
-    """Every interval and at the end; but not less than an interval before it, which would only delay the last one."""
-    return rank.is_done or (rank.step % interval_steps == 0 and rank.schedule.num_steps - rank.step >= interval_steps)
+def _wait_until_fresh(plan: PretrainPlan, refresher: RefresherClient, step: int) -> FreshnessWait:
+    """What `--max-staleness-steps` asks for before a step; without it, nothing is waited for."""
+    if plan.max_staleness_steps is None:
+        return FreshnessWait(seconds=0.0, problem="")
+    return refresher.wait_until_fresh(plan.start_step + step, max_staleness_steps=plan.max_staleness_steps)
 
 
-def _step(rank: Rank, model: torch.nn.Module, source: BatchSource, clock: _SnapshotClock, plan: PretrainPlan) -> None:
+def _is_refresh_due(rank: Rank, plan: PretrainPlan) -> bool:
+    """Every interval and at the end; but not less than an interval before it, which would only delay the last one.
+
+    Where staleness has a bound, the last steps wait for just that one.
+    """
+    interval_steps = plan.refresh_interval_steps
+    is_near_end = rank.schedule.num_steps - rank.step < interval_steps and plan.max_staleness_steps is None
+    return rank.is_done or (rank.step % interval_steps == 0 and not is_near_end)
+
+
+def _step(
+    rank: Rank,
+    model: torch.nn.Module,
+    source: BatchSource,
+    clock: _SnapshotClock,
+    wait: FreshnessWait,
+    plan: PretrainPlan,
+) -> None:
     started = time.monotonic()
     batch, num_ready = source.batch_at(rank.position)
     received = time.monotonic()
@@ -204,6 +227,8 @@ def _step(rank: Rank, model: torch.nn.Module, source: BatchSource, clock: _Snaps
         batches_ready=num_ready,
         **StepCounts.from_vector(counts).to_json(),
         wait_seconds=received - started,
+        freshness_wait_seconds=wait.seconds,
+        freshness_problem=wait.problem,
         forward_seconds=step.forward_seconds,
         backward_seconds=ended - received - step.forward_seconds,
     )

@@ -1,24 +1,36 @@
-"""One refresh: embed the corpus with a newer encoder, index, gate, publish, swap."""
+"""One refresh: embed the corpus with a newer encoder, index, gate, publish, swap.
+
+The parts of one index shard after the other are embedded, and a shard is built and measured while the next one's parts
+are embedded. What is left after the last part: the last shard, the choice of how to search, the gate, publishing, and
+the swap.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.indexing import EncodedCorpus, IndexResult, index_corpus
-from realm_core.storage.block_store import BlockRecords, load_corpus
-from realm_core.storage.snapshots import publish
+from cluster.indexing import EncodedCorpus, SnapshotBuild
+from cluster.refresh_record import RefreshRecord, StageProgress
+from realm_core.errors import GateError, RealmError
+from realm_core.index.searcher import require_searchable
+from realm_core.storage.embedding_store import EmbeddingSpec
+from realm_core.storage.publishing import rollback
+from realm_core.storage.snapshots import live_snapshot_id, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster.embedding import EmbeddingPool, EmbedResult
     from cluster.embedding_progress import EmbedProgress
+    from cluster.indexing import IndexResult
+    from cluster.retrieval_service import RetrievalClient, SwapResult
     from realm_core.index.specs import IndexSpec
-    from realm_core.storage.block_store import CorpusManifest
+    from realm_core.storage.block_store import BlockRecords, CorpusManifest
     from realm_core.storage.encoder_pointer import EncoderVersion
     from realm_core.storage.files import Store
 
@@ -37,35 +49,16 @@ class IndexPlan:
     """Of exact search's top 5; the cheapest way of searching that finds so much is chosen."""
 
 
-@dataclass(kw_only=True, slots=True)
-class RefreshRecord:
-    """What became of one refresh; `seconds` by stage."""
-
-    step: int
-    snapshot_id: str = ""
-    status: str = "running"
-    """running, live, or failed."""
-    error: str = ""
-    started_at_seconds: float = 0.0
-    live_at_seconds: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    recall_at: dict[str, float] = field(default_factory=dict)
-    skipped_steps: list[int] = field(default_factory=list)
-    """Checkpoints that this refresh passed over, because it was the newest when its turn came."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StageProgress:
-    """Where a running refresh is."""
+class RefreshTask:
+    """All that refreshes of one corpus share."""
 
-    stage: str
-    done: int
-    total: int
+    store: Store
+    corpus: CorpusManifest
+    pool: EmbeddingPool
+    index: IndexPlan
+    gate_queries: list[list[int]]
+    """Token ids, see `gate_queries`."""
 
 
 def gate_queries(records: BlockRecords, *, seed: int = 0) -> list[list[int]]:
@@ -76,76 +69,124 @@ def gate_queries(records: BlockRecords, *, seed: int = 0) -> list[list[int]]:
     return [_first_sentence(row["body_token_ids"], row["sentence_starts"])[:MAX_GATE_QUERY_TOKENS] for row in rows]
 
 
-def build_snapshot(
-    store: Store,
-    pool: EmbeddingPool,
-    corpus: CorpusManifest,
+def refresh(
+    task: RefreshTask,
     encoder: EncoderVersion,
-    config: IndexPlan,
+    service: RetrievalClient,
     *,
-    progress: Callable[[StageProgress], None] = lambda _: None,
-) -> tuple[EmbedResult, IndexResult]:
-    """Embeds and indexes; what passed the gate is not published yet.
+    record: RefreshRecord,
+    progress: Callable[[StageProgress], None],
+) -> np.ndarray:
+    """Takes an encoder from checkpoint to live, and fills `record`.
+
+    What is in the store already, of an attempt that was cut off, is not made again.
+
+    Returns:
+        The gate's queries [B, D], as that encoder embeds them.
 
     Raises:
-        GateError: names the check that failed.
-        RealmError: what embedding or indexing raised.
+        GateError: names the check that failed; nothing was published.
+        RealmError: what any stage raised; where the swap failed, the store's live snapshot is again what it was.
     """
-    total = corpus.num_blocks
+    queries_BD = _encode_gate_queries(task, encoder, service.live_snapshot().dimension)
+    embedded, indexed = _build(task, encoder, queries_BD, record, progress)
+    progress(StageProgress(stage="publish", done=0, total=1))
+    started = time.monotonic()
+    record.snapshot_id = publish(task.store, indexed.manifest)
+    published_seconds = time.monotonic() - started
+    progress(StageProgress(stage="swap", done=0, total=1))
+    called_at_seconds = time.time()
+    swapped = _swap(task.store, service, record.snapshot_id)
+    record.live_at_seconds = called_at_seconds + swapped.seconds
+    at_last = {"publish": published_seconds, "swap": swapped.seconds}
+    record.seconds |= at_last
+    record.seconds_after_embedding |= at_last
+    record.counts = embed_counts(embedded) | {
+        "shards": len(indexed.manifest.shards),
+        "shards_reused": indexed.num_reused_shards,
+        "index_bytes": indexed.num_bytes,
+    }
+    record.recall_at = dict(indexed.recall_at)
+    return queries_BD
 
-    def watch(now: EmbedProgress) -> None:
-        progress(StageProgress(stage="embed", done=now.rows_done, total=total))
 
-    embedded = pool.embed(corpus.parts, encoder.digest, progress=watch)
-    queries_BD = pool.encode_queries(gate_queries(BlockRecords(store, corpus)), encoder.digest)
+def _encode_gate_queries(task: RefreshTask, encoder: EncoderVersion, live_dimension: int) -> np.ndarray:
+    """At once, before anything is embedded for nothing: a checkpoint that cannot be used is seen here."""
+    queries_BD = task.pool.encode_queries(task.gate_queries, encoder.digest)
+    where = f"encoder {encoder.digest[:12]} of step {encoder.step}, embedding {len(queries_BD)} queries"
+    require_searchable(queries_BD, where=where)
+    if queries_BD.shape[1] != live_dimension:
+        raise GateError(
+            where=where,
+            found=f"{queries_BD.shape[1]} dimensions",
+            expected=f"{live_dimension}, as the live snapshot has",
+            action="The live snapshot goes on. Train from its encoder, or index the other one by `realm embed` and "
+            "`realm index`.",
+        )
+    return queries_BD
+
+
+def _build(
+    task: RefreshTask,
+    encoder: EncoderVersion,
+    queries_BD: np.ndarray,
+    record: RefreshRecord,
+    progress: Callable[[StageProgress], None],
+) -> tuple[EmbedResult, IndexResult]:
+    """Embeds, and indexes meanwhile; what passed the gate is not published yet."""
+    parts, num_shards = task.corpus.parts, task.index.num_shards
+    spec = EmbeddingSpec(encoder_digest=encoder.digest, precision=task.pool.precision)
     encoded = EncodedCorpus(
-        corpus=corpus,
+        corpus=task.corpus,
         encoder_digest=encoder.digest,
         encoder_step=encoder.step,
         encoder_saved_at_seconds=encoder.saved_at_seconds,
-        precision=pool.precision,
-        embedding_digests=tuple(part.embedding_digest for part in embedded.parts),
+        precision=spec.precision,
+        embedding_digests=tuple(spec.digest(part.digest) for part in parts),
     )
-    indexed = index_corpus(
-        store,
-        encoded,
-        gate_queries_BD=queries_BD,
-        num_shards=config.num_shards,
-        spec=config.spec,
-        target_recall=config.target_recall,
-        progress=lambda n: progress(StageProgress(stage="index", done=n, total=config.num_shards)),
+    snapshot = SnapshotBuild(
+        task.store, encoded, gate_queries_BD=queries_BD, num_shards=num_shards, spec=task.index.spec
     )
+    builds = snapshot.builds
+
+    def watch(now: EmbedProgress) -> None:
+        progress(StageProgress(stage="embed", done=now.rows_done, total=task.corpus.num_blocks))
+
+    def watch_shards(num_done: int) -> None:
+        progress(StageProgress(stage="index", done=num_done, total=len(builds)))
+        if num_done == len(builds):
+            progress(StageProgress(stage="gate", done=0, total=1))
+
+    try:
+        embedded = task.pool.embed(
+            parts,
+            encoder.digest,
+            progress=watch,
+            groups=builds.shard_of_part,
+            on_part=lambda index: builds.add_parts([index]),
+        )
+        embed_seconds, embedded_at = time.time() - record.started_at_seconds, time.monotonic()
+        indexed = snapshot.finish(task.index.target_recall, progress=watch_shards)
+    except BaseException:
+        builds.cancel()
+        raise
+    assert builds.first_started_at is not None, "a corpus has at least one part"
+    at_last = {"index": indexed.seconds_by_stage["build"], "gate": indexed.seconds_by_stage["gate"]}
+    hidden_seconds = embedded_at - builds.first_started_at
+    record.seconds = {"embed": embed_seconds, **at_last, "index": hidden_seconds + at_last["index"]}
+    record.seconds_after_embedding = at_last
     return embedded, indexed
 
 
-def refresh(
-    store: Store,
-    pool: EmbeddingPool,
-    corpus_digest: str,
-    encoder: EncoderVersion,
-    config: IndexPlan,
-    *,
-    swap: Callable[[str], object],
-    record: RefreshRecord,
-    progress: Callable[[StageProgress], None],
-) -> None:
-    """Takes an encoder from checkpoint to live, and fills `record`; raises what any stage raised."""
-    corpus = load_corpus(store, corpus_digest)
-    embedded, indexed = build_snapshot(store, pool, corpus, encoder, config, progress=progress)
-    clock = time.monotonic()
-    progress(StageProgress(stage="swap", done=0, total=1))
-    record.snapshot_id = publish(store, indexed.manifest)
-    published = time.monotonic()
-    swap(record.snapshot_id)
-    record.live_at_seconds = time.time()
-    record.seconds = {
-        "embed": embedded.seconds,
-        "index": indexed.seconds,
-        "publish": published - clock,
-        "swap": time.monotonic() - published,
-    }
-    record.counts = embed_counts(embedded) | {"shards": len(indexed.manifest.shards), "index_bytes": indexed.num_bytes}
-    record.recall_at = dict(indexed.recall_at)
+def _swap(store: Store, service: RetrievalClient, snapshot_id: str) -> SwapResult:
+    """Where the service answers that another snapshot stays live, that one is the store's live one again."""
+    try:
+        return service.swap(snapshot_id)
+    except RealmError:
+        with suppress(RealmError):
+            if service.live_snapshot().snapshot_id != snapshot_id == live_snapshot_id(store):
+                rollback(store)
+        raise
 
 
 def embed_counts(embedded: EmbedResult) -> dict[str, int]:

@@ -23,6 +23,7 @@ from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.report import require_writable_report, write_report
 from pipelines.tensorboard import TensorBoardLog
 from pipelines.watching import watch_in_background
+from realm_core.engines.loading import StoreEngineLoader
 from realm_core.errors import TrainingError
 from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
@@ -182,8 +183,15 @@ def _refresher_config(
     index = IndexPlan(
         num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), target_recall=config.target_recall
     )
+    embedding = resources.embedding
     return RefresherConfig(
-        store_url=store.url, corpus_digest=start.corpus_digest, run_name=run.name, index=index, plan=resources
+        store_url=store.url,
+        corpus_digest=start.corpus_digest,
+        run_name=run.name,
+        index=index,
+        plan=resources,
+        loader=StoreEngineLoader(device=embedding.device, threads=embedding.threads),
+        num_kept_snapshots=config.num_kept_snapshots,
     )
 
 
@@ -205,6 +213,7 @@ def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotM
         seed=config.seed,
         dropout=config.dropout,
         refresh_interval_steps=config.refresh_interval_steps,
+        max_staleness_steps=config.max_staleness_steps,
         checkpoint_interval_steps=config.checkpoints_every,
         accumulation_steps=config.accumulation_steps,
         recompute_layers=config.gradient_checkpointing,

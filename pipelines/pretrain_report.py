@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.freshness import POLL_SECONDS
 from pipelines.report import ReportData
 from realm_core.training.step_counts import StepCounts
 
@@ -29,6 +30,10 @@ class PretrainReport:
     """Of the step time: waiting for examples."""
     num_refreshes_live: int
     num_refreshes_failed: int
+    last_refresh_error: str
+    num_freshness_waits: int
+    """Steps that waited for a fresher snapshot, as `--max-staleness-steps` asks."""
+    freshness_wait_seconds: float
     num_swaps: int
     num_searches: int
     num_failed_searches: int
@@ -58,12 +63,14 @@ class PretrainReport:
             ("blocks seen", f"{self.num_seen:,} = {self._by_fate()}"),
             ("waiting for examples", f"{self.wait_share:.1%} of the step time"),
             ("refreshes", f"{self.num_refreshes_live} live, {self.num_refreshes_failed} failed"),
+            *([("last refresh that failed", self.last_refresh_error)] if self.last_refresh_error else []),
             ("swaps", self.num_swaps),
             ("searches", f"{self.num_searches:,}, {self.num_failed_searches:,} failed"),
             (
                 "staleness while training",
                 f"mean {self.mean_staleness_steps:.1f}, most {self.max_staleness_steps} steps",
             ),
+            *self._waits(),
             ("live snapshot", f"{self.live_snapshot_id}, {self.live_staleness_steps} steps stale"),
             (
                 "best checkpoint",
@@ -71,6 +78,13 @@ class PretrainReport:
             ),
             ("exported to", self.export),
             *recall,
+        ]
+
+    def _waits(self) -> list[tuple[str, object]]:
+        if not self.num_freshness_waits:
+            return []
+        return [
+            ("waited for fresher snapshots", f"{self.freshness_wait_seconds:.1f} s, {self.num_freshness_waits} steps")
         ]
 
     def _by_fate(self) -> str:
@@ -85,6 +99,7 @@ def pretrain_report(run: RunFolder, *, was_done: bool) -> PretrainReport:
     staleness = [step["staleness_steps"] for step in steps]
     waits = [step["wait_seconds"] for step in steps]
     busy = [step["forward_seconds"] + step["backward_seconds"] for step in steps]
+    freshness_waits = [wait for step in steps if (wait := step["freshness_wait_seconds"]) >= POLL_SECONDS]
     counts = StepCounts.of_steps(steps)
     return PretrainReport(
         run_name=run.name,
@@ -97,6 +112,9 @@ def pretrain_report(run: RunFolder, *, was_done: bool) -> PretrainReport:
         wait_share=sum(waits) / (sum(waits) + sum(busy)),
         num_refreshes_live=sum(refresh["status"] == "live" for refresh in refreshes),
         num_refreshes_failed=sum(refresh["status"] == "failed" for refresh in refreshes),
+        last_refresh_error=next((r["error"] for r in reversed(refreshes) if r["status"] == "failed"), ""),
+        num_freshness_waits=len(freshness_waits),
+        freshness_wait_seconds=sum(freshness_waits),
         num_swaps=result["num_swaps"],
         num_searches=result["num_searches"],
         num_failed_searches=result["num_failed_searches"],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.display import say
 from pipelines.recall import measure_recall_at_5
+from pipelines.refresh_alarm import RefreshAlarm
 from pipelines.telemetry import tokens_per_second
 
 if TYPE_CHECKING:
@@ -47,12 +48,15 @@ class PretrainWatcher:
         self._last_step = 0
         self._training = display.task("pretrain", total=num_steps, unit="steps")
         self._refreshing: tuple[tuple[int, str], Line | Bar] | None = None
+        self._alarm = RefreshAlarm()
         self._before = run.read_document("totals") or dict.fromkeys(TOTALS, 0)
 
     def look(self) -> None:
         """Shows the newest step and the running refresh, measures a snapshot that is new, copies to TensorBoard."""
-        self._show_training()
-        self._show_refresh(self._refresher.status())
+        new_steps = self._show_training()
+        status = self._refresher.status()
+        self._show_refresh(status)
+        self._alarm.look(status, new_steps)
         self._measure_new_snapshot()
         self._run.write_document("totals", self.totals())
         if self._tensorboard is not None:
@@ -68,11 +72,12 @@ class PretrainWatcher:
         status = self._service.status()
         return {name: self._before[name] + getattr(status, name) for name in TOTALS}
 
-    def _show_training(self) -> None:
+    def _show_training(self) -> list[dict[str, Any]]:
         steps = self._run.read_metrics(after_step=self._last_step)
         if steps:
             self._last_step = steps[-1]["step"]
             self._training.update(self._last_step, note=step_note(steps[-1]))
+        return steps
 
     def _show_refresh(self, status: RefresherStatus) -> None:
         if status.progress is None:

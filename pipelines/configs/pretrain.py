@@ -57,6 +57,13 @@ class PretrainConfig:
     """Index shards of each snapshot."""
     target_recall: float = 0.95
     """Share of the exact top 5 that searches of a refreshed index must find, or it does not go live."""
+    max_staleness_steps: int | None = None
+    """Training waits before a step that would search a snapshot of an encoder more steps old than this; at least
+    --refresh-interval-steps. Off by default, as in the paper: training never waits for a refresh. Where a refresh fails
+    it goes on all the same, and says so."""
+    num_kept_snapshots: int = 3
+    """Newest snapshots that stay in the store, with their embeddings and encoders, besides the live one, the one before
+    and the one that the run began with; what others alone need is removed after each refresh."""
     questions: str | None = None
     """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
     tensorboard: str | None = None
@@ -91,7 +98,10 @@ class PretrainConfig:
             num_trainers=(self.num_trainers, 1),
             num_embedding_workers=(self.num_embedding_workers, 1),
             num_shards=(self.num_shards, 1),
+            num_kept_snapshots=(self.num_kept_snapshots, 1),
         )
+        if self.max_staleness_steps is not None:
+            at_least("realm pretrain", max_staleness_steps=(self.max_staleness_steps, self.refresh_interval_steps))
         require_share("realm pretrain", target_recall=self.target_recall)
         if self.accumulation_steps > self.batch_size:
             raise UsageError(

@@ -34,9 +34,15 @@ class PartJob:
     """Workers that died while they had it."""
 
 
-def in_working_order(parts: Sequence[PartEntry], *, there: Collection[int]) -> list[PartJob]:
-    """Parts whose embeddings are there (by index) first, as they only have to be checked; the others largest first."""
-    order = sorted(range(len(parts)), key=lambda index: (index not in there, -parts[index].num_tokens, index))
+def in_working_order(
+    parts: Sequence[PartEntry], *, there: Collection[int], groups: Sequence[int] | None = None
+) -> list[PartJob]:
+    """Parts whose embeddings are there (by index) first, as they only have to be checked; the others largest first.
+
+    Where each part has a group, one group goes after the other, so that what waits for a whole group waits least.
+    """
+    groups = groups or [0] * len(parts)
+    order = sorted(range(len(parts)), key=lambda i: (i not in there, groups[i], -parts[i].num_tokens, i))
     return [PartJob(index, parts[index]) for index in order]
 
 

@@ -27,6 +27,9 @@ RECALL_AT = (1, 5, 10)
 TARGET_AT = 5
 """The target is of recall@5: a reader reads about as many blocks."""
 
+NOT_FOUND = 255
+"""Stands for the place of an exact hit that was not found."""
+
 NUMS_REORDERED = (13, 16, 20, 26, 32, 48, 64, 128, 256)
 FIRST_FRACTIONS = tuple(2.0 ** (-n / 2) for n in range(24, 5, -1))
 """1/4096 to 1/8 of the leaves, half as much again each time."""
@@ -39,14 +42,28 @@ _NANOSECONDS_PER_REORDERED = 150.0
 """Comparing a centroid, reading a row's codes, fetching a vector from memory: one core, 128 dimensions, in batches."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ShardMeasurement:
-    """What one shard found with one setting."""
+    """Where one shard, searched with one setting, finds what it should.
+
+    It can be made before the other shards are there: of the snapshot's exact hits, those in a shard are among the
+    shard's own exact hits. Which of these they are is asked when all shards are there, by `num_found`.
+    """
 
     setting: SearchSetting
-    num_found: tuple[int, ...]
-    """For each k of `RECALL_AT`: how many of the exact top k of the whole snapshot are this shard's and were found."""
+    exact: SearchHits
+    """The exact hits to look for: the shard's own, or the snapshot's."""
+    ranks_BK: np.ndarray
+    """uint8: the place, from 0, at which each of the exact hits was found; `NOT_FOUND` for one that was not."""
     seconds: float
+
+    def num_found(self, exact: SearchHits) -> tuple[int, ...]:
+        """For each k of `RECALL_AT`: how many of the snapshot's exact top k are among the top k that it found.
+
+        A shard's hit that belongs to the snapshot's top k is in the merged top k if it was found at all, so the sum
+        over shards is what the merged lists would give.
+        """
+        return tuple(int((_is_among(self.exact, exact, k) & (self.ranks_BK < k)).sum()) for k in RECALL_AT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,24 +118,23 @@ def has_leaves(shards: Iterable[ShardEntry]) -> bool:
     return any(shard.kind in ("faiss", "scann") for shard in shards)
 
 
-def count_found(approximate: SearchHits, exact: SearchHits) -> tuple[int, ...]:
-    """For each k of `RECALL_AT`: how many of the snapshot's exact top k are among the top k that one shard found.
+def ranks_of(exact: SearchHits, approximate: SearchHits) -> np.ndarray:
+    """uint8 [B, K]: the place, from 0, of each exact hit among the approximate ones; `NOT_FOUND` where it is not."""
+    is_same_BKN = (exact.rows_BK[:, :, None] == approximate.rows_BK[:, None, :]) & (exact.rows_BK[:, :, None] >= 0)
+    return np.where(is_same_BKN.any(axis=2), is_same_BKN.argmax(axis=2), NOT_FOUND).astype(np.uint8)
 
-    A shard's hit that belongs to the snapshot's top k is in the merged top k if it was found at all, so the sum over
-    shards is what the merged lists would give.
-    """
-    return tuple(
-        int(
-            ((exact.rows_BK[:, :k, None] == approximate.rows_BK[:, None, :k]) & (exact.rows_BK[:, :k, None] >= 0)).sum()
-        )
-        for k in RECALL_AT
-    )
+
+def _is_among(hits: SearchHits, exact: SearchHits, k: int) -> np.ndarray:
+    """bool [B, K]: True for hits that are among the exact top k."""
+    is_same_BKN = (hits.rows_BK[:, :, None] == exact.rows_BK[:, None, :k]) & (hits.rows_BK[:, :, None] >= 0)
+    is_among_BK: np.ndarray = is_same_BKN.any(axis=2)
+    return is_among_BK
 
 
 def measure(
     searcher: TunableSearcher, queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
 ) -> list[ShardMeasurement]:
-    """What one shard finds of the snapshot's exact hits, and how long it takes, with each setting."""
+    """Where one shard finds exact hits, its own or the snapshot's, and how long it takes, with each setting."""
     num_hits = max(RECALL_AT)
     searcher.search(queries_BD, num_hits)  # brings the mapped pages in
     measurements = []
@@ -127,19 +143,23 @@ def measure(
         started = time.perf_counter()
         hits = searcher.search(queries_BD, num_hits)
         seconds = time.perf_counter() - started
-        measurements.append(ShardMeasurement(setting=setting, num_found=count_found(hits, exact), seconds=seconds))
+        ranks_BK = ranks_of(exact, hits)
+        measurements.append(ShardMeasurement(setting=setting, exact=exact, ranks_BK=ranks_BK, seconds=seconds))
     return measurements
 
 
 def curve(
     measurements: Sequence[Sequence[ShardMeasurement]], shards: Sequence[ShardEntry], exact: SearchHits
 ) -> list[SettingMeasurement]:
-    """One point per setting; `measurements` holds, for each shard, one per setting, all in the same order."""
+    """One point per setting; `measurements` holds, for each shard, one per setting, all in the same order.
+
+    `exact` are the snapshot's exact hits.
+    """
     num_wanted = [max(1, int((exact.rows_BK[:, :k] >= 0).sum())) for k in RECALL_AT]
     points = []
     for of_setting in zip(*measurements, strict=True):
         setting = of_setting[0].setting
-        found = np.sum([measured.num_found for measured in of_setting], axis=0)
+        found = np.sum([measured.num_found(exact) for measured in of_setting], axis=0)
         recall = [int(count) / wanted for count, wanted in zip(found, num_wanted, strict=True)]
         seconds = sum(measured.seconds for measured in of_setting)
         points.append(

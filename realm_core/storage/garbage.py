@@ -7,7 +7,7 @@ run removes, and never a snapshot without its artifacts.
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from realm_core.storage.embedding_store import embedding_path
@@ -15,7 +15,7 @@ from realm_core.storage.encoder_store import encoder_path
 from realm_core.storage.inventory import Inventory, take_inventory
 from realm_core.storage.leases import claimed, is_being_read, leased_ids
 from realm_core.storage.lock import writer_lock
-from realm_core.storage.retention import Artifacts, RemovalPlan, plan_removal
+from realm_core.storage.retention import Artifacts, RemovalPlan, artifacts_of, plan_removal
 from realm_core.storage.snapshot_pointer import read_pointer
 from realm_core.storage.snapshots import live_snapshot_id, previous_snapshot_id, shard_path, snapshot_path
 
@@ -58,25 +58,45 @@ def collect_garbage(
         StoreError: a manifest, record or pointer cannot be read: nothing was removed.
     """
     with nullcontext() if is_dry_run else writer_lock(store, "realm snapshots gc"):
-        inventory = take_inventory(store)
-        with ExitStack() as claims:
-            plan = _plan(store, inventory, num_newest, claims, is_dry_run=is_dry_run)
-            paths = [_leftover(path) for path in inventory.leftovers] + _paths(plan.artifacts)
-            total = len(plan.removed) + len(paths)
-            report = _report(inventory, plan, num_newest, [path for path, _ in paths], is_dry_run=is_dry_run)
-            if is_dry_run:
-                return report
-            for number, snapshot_id in enumerate(plan.removed, start=1):
-                store.remove(snapshot_path(snapshot_id))
-                progress(number, total)
-        for number, (path, first) in enumerate(paths, start=len(plan.removed) + 1):
-            if first is None:
-                store.remove(path)
-            else:
-                store.remove_folder(path, first=first)
+        return _collect(store, take_inventory(store), num_newest, progress, is_dry_run=is_dry_run)
+
+
+def collect_garbage_of_run(store: Store, *, num_newest: int, old_encoders: Collection[str]) -> CollectionReport:
+    """`collect_garbage` for a training run that goes on, between two of its refreshes.
+
+    It takes no lock: the driver of the run holds it. What training writes meanwhile is left alone: temporary files, and
+    encoders other than `old_encoders` (digests), those that the run has done with.
+
+    Raises:
+        StoreError: a manifest, record or pointer cannot be read: nothing was removed.
+    """
+    found = take_inventory(store)
+    old = found.stored.encoders & (set(old_encoders) | artifacts_of(*found.manifests.values()).encoders)
+    stored = replace(found.stored, encoders=old)
+    return _collect(store, replace(found, stored=stored, leftovers=()), num_newest, lambda *_: None, is_dry_run=False)
+
+
+def _collect(
+    store: Store, inventory: Inventory, num_newest: int, progress: Callable[[int, int], None], *, is_dry_run: bool
+) -> CollectionReport:
+    with ExitStack() as claims:
+        plan = _plan(store, inventory, num_newest, claims, is_dry_run=is_dry_run)
+        paths = [_leftover(path) for path in inventory.leftovers] + _paths(plan.artifacts)
+        total = len(plan.removed) + len(paths)
+        report = _report(inventory, plan, num_newest, [path for path, _ in paths], is_dry_run=is_dry_run)
+        if is_dry_run:
+            return report
+        for number, snapshot_id in enumerate(plan.removed, start=1):
+            store.remove(snapshot_path(snapshot_id))
             progress(number, total)
-        _forget_leases(store, inventory.manifests.keys() - set(plan.removed))
-        return report
+    for number, (path, first) in enumerate(paths, start=len(plan.removed) + 1):
+        if first is None:
+            store.remove(path)
+        else:
+            store.remove_folder(path, first=first)
+        progress(number, total)
+    _forget_leases(store, inventory.manifests.keys() - set(plan.removed))
+    return report
 
 
 def _plan(store: Store, inventory: Inventory, num_newest: int, claims: ExitStack, *, is_dry_run: bool) -> RemovalPlan:

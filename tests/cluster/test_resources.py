@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from cluster.indexing import SHARD_CPUS
 from cluster.ingesting import TASK_CPUS
 from cluster.resources import MAX_EMBEDDING_THREADS, NodeSize, plan_embedding, plan_resources
+from cluster.shard_builds import SHARD_CPUS
 from realm_core.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ray import cloudpickle
@@ -38,8 +38,13 @@ class StandInLoader:
     cannot_load: bool = False
     breaks: bool = False
     """An error that is not ours, at every part."""
+    dimension: int = DIMENSION
+    of_encoders: dict = field(default_factory=dict)
+    """Other loaders for some encoders, by digest."""
 
     def load(self, store, encoder_digest, precision):
+        if encoder_digest in self.of_encoders:
+            return self.of_encoders[encoder_digest].load(store, encoder_digest, precision)
         time.sleep(self.seconds_to_load)
         if self.cannot_load:
             raise EncoderError(where="stand-in", found="no weights", expected="some", action="Find them.")
@@ -47,15 +52,15 @@ class StandInLoader:
 
 
 class StandInEngine:
-    dimension = DIMENSION
     peak_flops_per_second = 1e9
 
     def __init__(self, faults, seed):
         self._faults = faults
+        self.dimension = faults.dimension
         self._seed = seed
 
     def encode(self, title_token_ids, body_token_ids, *, progress=None):
-        embeddings = np.empty((len(body_token_ids), DIMENSION), np.float32)
+        embeddings = np.empty((len(body_token_ids), self.dimension), np.float32)
         for start in range(0, len(body_token_ids), ROWS_PER_BATCH):
             stop = min(start + ROWS_PER_BATCH, len(body_token_ids))
             time.sleep(self._faults.seconds_per_row * (stop - start))
@@ -78,6 +83,6 @@ class StandInEngine:
         if faults.fails_at in tokens:
             raise BlockError(where="batch", found="no way through", expected="one", action="None.", rows=(row,))
         if faults.makes_nan_of in tokens:
-            return np.full(DIMENSION, np.nan)
+            return np.full(self.dimension, np.nan)
         seed = None if faults.is_random else [self._seed, *tokens]
-        return np.random.default_rng(seed).normal(size=DIMENSION)
+        return np.random.default_rng(seed).normal(size=self.dimension)

@@ -32,6 +32,12 @@ def test_what_is_there_is_checked_first_and_the_rest_goes_largest_first():
     assert [job.index for job in order] == [0, 3, 1, 2]
 
 
+def test_one_group_goes_after_the_other_and_in_a_group_the_largest_first():
+    parts = [part(5), part(9), part(7), part(1), part(8)]
+    order = in_working_order(parts, there={4}, groups=[0, 1, 0, 0, 1])
+    assert [job.index for job in order] == [4, 2, 0, 3, 1]
+
+
 def test_every_idle_worker_gets_a_part_before_any_gets_two():
     assert sizes_given(jobs(9, 8, 7, 6, 5), {"a": [], "b": []}) == [("a", 9), ("b", 8), ("a", 7), ("b", 6)]
 

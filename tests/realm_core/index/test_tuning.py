@@ -4,18 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realm_core.errors import GateError
+from realm_core.index.merge import merge_top_k
 from realm_core.index.searcher import SearchHits
 from realm_core.index.setting import DEFAULT_SETTING, SearchSetting
 from realm_core.index.tuning import (
     LAST_FRACTIONS,
+    NOT_FOUND,
     SettingMeasurement,
     ShardMeasurement,
     choose,
     cost_microseconds,
-    count_found,
     curve,
     first_settings,
     last_settings,
+    ranks_of,
     require_choice,
 )
 from realm_core.storage.snapshots import ShardEntry
@@ -65,21 +67,50 @@ def test_no_setting_looks_into_less_than_a_leaf_of_the_largest_shard():
     assert {setting.leaf_fraction for setting in last_settings([shard("faiss", 100_000)])} == set(LAST_FRACTIONS)
 
 
+def hits(*rows):
+    """By falling relevance, filled up to ten."""
+    lists = [[*row, *[-1] * (10 - len(row))] for row in rows]
+    relevances = [[float(-column) if row >= 0 else -np.inf for column, row in enumerate(line)] for line in lists]
+    return SearchHits(np.array(relevances, np.float32), np.array(lists))
+
+
+def measured(own, found, seconds=0.25):
+    return ShardMeasurement(setting=DEFAULT_SETTING, exact=own, ranks_BK=ranks_of(own, found), seconds=seconds)
+
+
 def test_hits_of_shards_add_up_to_those_of_the_snapshot():
-    exact = SearchHits(np.zeros((2, 10), np.float32), np.array([[*range(10)], [*range(10, 16), -1, -1, -1, -1]]))
-    first = SearchHits(np.zeros((2, 10), np.float32), np.array([[0, 2, 4, 6, *[90] * 6], [*range(10, 13), *[-1] * 7]]))
-    second = SearchHits(np.zeros((2, 10), np.float32), np.array([[1, 3, *[91] * 8], [14, 15, *[92] * 8]]))
-    assert count_found(first, exact) == (2, 6, 7)
-    assert count_found(second, exact) == (0, 3, 4)
-    measurements = [
-        [ShardMeasurement(setting=DEFAULT_SETTING, num_found=count_found(hits, exact), seconds=0.25)]
-        for hits in (first, second)
-    ]
-    (measured,) = curve(measurements, [shard("flat", 10)] * 2, exact)
-    assert (measured.recall_at_1, measured.recall_at_5) == (1.0, 9 / 10)
-    assert measured.recall_at_10 == pytest.approx(11 / 16)
-    assert measured.queries_per_second_per_core == 4.0
-    assert measured.setting == DEFAULT_SETTING
+    exact = hits(range(10), range(10, 16))
+    found = [hits([0, 2, 4, 6, *[90] * 6], range(10, 13)), hits([1, 3, *[91] * 8], [14, 15, *[92] * 8])]
+    first, second = [measured(exact, one) for one in found]
+    assert first.num_found(exact) == (2, 6, 7)
+    assert second.num_found(exact) == (0, 3, 4)
+    (point,) = curve([[first], [second]], [shard("flat", 10)] * 2, exact)
+    assert (point.recall_at_1, point.recall_at_5) == (1.0, 9 / 10)
+    assert point.recall_at_10 == pytest.approx(11 / 16)
+    assert point.queries_per_second_per_core == 4.0
+    assert point.setting == DEFAULT_SETTING
+
+
+def test_a_hit_is_found_at_the_place_where_it_is():
+    ranks = ranks_of(hits([5, 7, 9], [1]), hits([9, 5], [3, 2]))
+    assert ranks[0].tolist() == [1, NOT_FOUND, 0, *[NOT_FOUND] * 7]
+    assert set(ranks[1].tolist()) == {NOT_FOUND}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 60))
+def test_a_shard_measured_by_its_own_exact_hits_counts_as_by_those_of_the_snapshot(seed, num_shards, num_rows):
+    rng = np.random.default_rng(seed)
+    relevances_BR = rng.permutation(3 * num_rows).reshape(3, num_rows).astype(np.float32)
+    shard_of_R = rng.integers(num_shards, size=num_rows)
+    own = []
+    for number in range(num_shards):
+        rows = np.flatnonzero(shard_of_R == number)
+        order = np.argsort(-relevances_BR[:, rows], axis=1)[:, :10]
+        own.append(SearchHits(np.take_along_axis(relevances_BR[:, rows], order, axis=1), rows[order]).padded(10))
+    exact = merge_top_k(own, 10)
+    for mine in own:
+        some = SearchHits(mine.relevances_BK, np.where(rng.random(mine.rows_BK.shape) < 0.3, -1, mine.rows_BK))
+        assert measured(mine, some).num_found(exact) == measured(exact, some).num_found(exact)
 
 
 @given(st.integers(-12, 0), st.integers(1, 400), st.sampled_from(["faiss", "scann"]), st.integers(50_001, 10**7))

@@ -12,9 +12,11 @@ from realm_core.storage.embedded_corpus import EmbeddedCorpus, save_embedded_cor
 from realm_core.storage.embedding_store import embedding_path
 from realm_core.storage.encoder_pointer import EncoderVersion, set_current_encoder
 from realm_core.storage.encoder_store import encoder_path, has_encoder
-from realm_core.storage.garbage import collect_garbage
+from realm_core.storage.garbage import collect_garbage, collect_garbage_of_run
 from realm_core.storage.inventory import FOLDERS
 from realm_core.storage.leases import is_being_read, reading
+from realm_core.storage.local_files import TEMPORARY_MARK
+from realm_core.storage.lock import writer_lock
 from realm_core.storage.publishing import rollback
 from realm_core.storage.reader_store import ReaderVersion, set_current_reader
 from realm_core.storage.retention import artifacts_of
@@ -49,7 +51,7 @@ with writer_lock(Store(sys.argv[1]), "realm index"):
 COLLECT_AND_DIE = """
 import os, signal, sys
 from realm_core.storage.files import Store
-from realm_core.storage.garbage import collect_garbage
+from realm_core.storage.garbage import collect_garbage, collect_garbage_of_run
 def die(num_done, total):
     if num_done == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -312,3 +314,21 @@ def test_a_reader_that_waits_for_the_collection_is_told(local, in_another_proces
 
     assert collect_garbage(local.store, num_newest=1, progress=start_reader).removed == (first,)
     assert waiting[0].wait(timeout=30) == 1
+
+
+def test_a_run_that_goes_on_loses_no_encoder_that_it_may_be_writing_and_no_temporary_file(whole):
+    ids = [whole.publish(step) for step in range(4)]
+    for name in ("failed", "in-the-making"):
+        whole.put_fake_encoder(name)
+    whole.embed(whole.corpus.parts[0], "failed")
+    half_written = f"encoders/in-the-making/.model.safetensors{TEMPORARY_MARK}1"
+    whole.store.write_bytes(half_written, b"half")
+    with writer_lock(whole.store, "realm pretrain"):  # held by the driver, not by the refresher
+        report = collect_garbage_of_run(whole.store, num_newest=2, old_encoders={"failed"})
+    assert set(report.removed) == set(ids[:2])
+    kept = {f"encoder-{step}" for step in (2, 3)} | {"in-the-making"}
+    assert {name for name in whole.store.list("encoders") if name != "CURRENT"} == kept
+    assert whole.store.exists(half_written)
+    needed = artifacts_of(*(load_snapshot(whole.store, one) for one in ids[2:]))
+    assert {name.removesuffix(".parquet") for name in whole.store.list("embeddings")} == needed.embeddings
+    assert set(whole.store.list("indexes")) == needed.shards
