@@ -9,6 +9,7 @@ from realm_core.training.run_folder import RunFolder
 
 RESULT = {
     "num_swaps": 1, "num_searches": 40, "num_failed_searches": 0, "live_snapshot": "step-000002-abc", "live_step": 2,
+    "best_step": 2, "best_retrieval_utility": 0.25, "export": "store/runs/pretrain-x/export",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ def logged_step(step, **changes):
         "snapshot_id": "step-000000-abc", "staleness_steps": step - 1, "staleness_seconds": 3.5, "gradient_norm": 0.5,
         "masked_tokens": 4, "batches_ready": 2, "num_seen": 5, "num_used": 3, "num_tokens": 600,
         "skipped": {"no_salient_span": 2}, "wait_seconds": 0.5, "forward_seconds": 1.0, "backward_seconds": 1.5,
+        "freshness_wait_seconds": 0.0, "freshness_problem": "",
         **changes,
     }  # fmt: skip
 
