@@ -42,18 +42,13 @@ LATER_SEED = 1000
 
 
 def new_config(preset: Preset, vocab_size: int, pad_id: int) -> RealmConfig:
-    """BERT's proportions at the preset's size; without dropout, as each text is seen a few times only.
-
-    Weights start as wide as their inputs ask for (1 / sqrt(hidden size)): BERT's 0.02 suits 768, and at 128 leaves so
-    little of the context in the states that hundreds of steps pass before it is used at all.
-    """
+    """BERT's proportions at the preset's size; without dropout, as each text is seen a few times only."""
     return RealmConfig(
         vocab_size=vocab_size,
         hidden_size=preset.hidden_size,
         num_hidden_layers=preset.num_layers,
         num_attention_heads=max(2, preset.hidden_size // HEAD_SIZE),
         intermediate_size=4 * preset.hidden_size,
-        initializer_range=preset.hidden_size**-0.5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=pad_id,
