@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from realm_core.training.masked_queries import Masking
 
+RECIPE = 1
+"""To be raised when stages or rows are made differently at the same sizes."""
 STALE_FACTOR = 30
 """The paper's stale index is refreshed 30 times more seldom (REALM, table 2)."""
 
@@ -47,9 +49,9 @@ class Preset:
 
     @property
     def digest(self) -> str:
-        """Names the folder of what is done: another size never goes on from this one's results."""
+        """Names the folder of what is done: another size, or another recipe, never goes on from this one's results."""
         sizes = asdict(replace(self, seeds=()))
-        return digest_of(*[[name, value] for name, value in sizes.items()])[:12]
+        return digest_of(RECIPE, *[[name, value] for name, value in sizes.items()])[:12]
 
 
 def with_changes(preset: Preset, changes: Sequence[str]) -> Preset:
