@@ -150,12 +150,13 @@ def build(library: ModuleType, case: Case, sizes: Sizes, **arguments: object) ->
     }
     model = getattr(library, case.class_name)(library.RealmConfig(**(fields | sizes.config)), **arguments)
     for name, parameter in model.named_parameters():
-        _fill(name, parameter)
+        fill_by_name(name, parameter)
     return cast(nn.Module, model.train(case.mode == "step"))
 
 
 @torch.no_grad()
-def _fill(name: str, parameter: nn.Parameter) -> None:
+def fill_by_name(name: str, parameter: nn.Parameter) -> None:
+    """Gives a parameter values that depend on its name alone."""
     if parameter.ndim == 1:
         parameter.fill_(1.0 if name.endswith("weight") else 0.0)
     else:

@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, RealmError, TrainingError
+from realm_core.training.cpu_memory import give_back_freed_memory
 from realm_core.training.run_folder import Merit
 from realm_core.training.schedule import ScheduleConfig, learning_rate_at, make_optimizer
 from realm_core.training.state import TrainingProgress, load_training_state, save_training_state
@@ -97,6 +98,8 @@ class Rank:
             ArtifactCorruptError, ArtifactMissingError: there are checkpoints, and none can be read.
             TrainingError: this rank cannot read the one that rank 0 has read.
         """
+        if self.device.type == "cpu":
+            give_back_freed_memory()
         for model in self.models.values():
             model.to(self.device).train()  # before the optimizer's state is loaded, which goes where parameters are
         progress = self._load_newest() if self.index == 0 else None

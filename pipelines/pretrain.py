@@ -134,7 +134,7 @@ def _train(
     ):
         resources = _resources(config)
         service = start_service(store)
-        refresher = RefresherClient.start(_refresher_config(config, store, run, start, resources))
+        refresher = RefresherClient.start(refresher_config(config, store, run, start, resources))
         watcher = PretrainWatcher(
             run=run,
             refresher=refresher,
@@ -146,7 +146,7 @@ def _train(
             tensorboard=TensorBoardLog(Path(config.tensorboard), run) if config.tensorboard else None,
         )
         with watch_in_background(watcher.look):
-            plan = _plan(config, store, run, start)
+            plan = pretrain_plan(config, store, run, start)
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
         watcher.close()
@@ -177,9 +177,10 @@ def _resources(config: PretrainConfig) -> ResourcePlan:
     )
 
 
-def _refresher_config(
+def refresher_config(
     config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, resources: ResourcePlan
 ) -> RefresherConfig:
+    """What the run's refresher keeps fresh."""
     index = IndexPlan(
         num_shards=config.num_shards, spec=IndexSpec(**start.index_spec), target_recall=config.target_recall
     )
@@ -195,7 +196,8 @@ def _refresher_config(
     )
 
 
-def _plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest) -> PretrainPlan:
+def pretrain_plan(config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest) -> PretrainPlan:
+    """What the run's ranks need to know."""
     corpus = load_corpus(store, start.corpus_digest)
     return PretrainPlan(
         store_url=store.url,

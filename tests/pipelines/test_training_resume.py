@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 SAME = ("step", "loss", "gradient_norm")
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
