@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +47,20 @@ def _build_and_measure(
 ) -> MeasuredShard:
     _use_threads(threads)
     built = build_shard(Store(store_url), plan, gate_queries_BD, num_hits=NUM_GATE_HITS)
-    return MeasuredShard(
-        built=built, measurements=_measure(store_url, built.entry, gate_queries_BD, built.exact, settings)
-    )
+    measurements = _measure(store_url, built.entry, gate_queries_BD, built.exact, settings, threads)
+    return MeasuredShard(built=built, measurements=measurements)
 
 
 @ray.remote
 def _measure_again(
-    store_url: str, entry: ShardEntry, gate_queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
+    store_url: str,
+    entry: ShardEntry,
+    gate_queries_BD: np.ndarray,
+    exact: SearchHits,
+    settings: Sequence[SearchSetting],
+    threads: int,
 ) -> list[ShardMeasurement]:
-    return _measure(store_url, entry, gate_queries_BD, exact, settings)
+    return _measure(store_url, entry, gate_queries_BD, exact, settings, threads)
 
 
 class ShardBuilds:
@@ -115,9 +120,10 @@ class ShardBuilds:
     ) -> list[list[ShardMeasurement]]:
         """What the shards find with more settings."""
         task = _measure_again.options(num_cpus=SHARD_CPUS, max_retries=MAX_TASK_RETRIES)
+        threads = _threads(len(shards))
         found: list[list[ShardMeasurement]] = values_of(
             [
-                task.remote(self._store.url, shard.built.entry, self._queries, shard.built.exact, settings)
+                task.remote(self._store.url, shard.built.entry, self._queries, shard.built.exact, settings, threads)
                 for shard in shards
             ]
         )
@@ -159,11 +165,23 @@ def values_of(refs: list[Any]) -> list[Any]:
 
 
 def _measure(
-    store_url: str, entry: ShardEntry, gate_queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
+    store_url: str,
+    entry: ShardEntry,
+    gate_queries_BD: np.ndarray,
+    exact: SearchHits,
+    settings: Sequence[SearchSetting],
+    threads: int,
 ) -> list[ShardMeasurement]:
-    """On one core, so that seconds can be compared."""
-    _use_threads(1)
-    return measure(ShardSearcher(Store(store_url), entry, is_verified=True), gate_queries_BD, exact, settings)
+    """Each setting on one core, so that seconds can be compared; several side by side where the index is mapped."""
+    num_side_by_side = min(threads, len(settings)) if entry.kind == "faiss" else 1
+
+    def measure_some(first: int) -> list[ShardMeasurement]:
+        searcher = ShardSearcher(Store(store_url), entry, is_verified=True)
+        return measure(searcher, gate_queries_BD, exact, settings[first::num_side_by_side])
+
+    with ThreadPoolExecutor(num_side_by_side, "measure", initializer=_use_threads, initargs=(1,)) as pool:
+        columns = list(pool.map(measure_some, range(num_side_by_side)))
+    return [columns[number % num_side_by_side][number // num_side_by_side] for number in range(len(settings))]
 
 
 def _threads(num_side_by_side: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from realm_core.storage.files import Store
 
 MANIFEST_NAME = "shard.json"
+MIN_SHARDS_FOR_SMALL_LAST = 4
+"""With fewer, the others would have to be so much larger that searches would notice."""
 BUILD_VERSION = 2
 """Raised whenever the same embeddings and parameters give other bytes: shards are then built again, not reused."""
 
@@ -70,16 +73,24 @@ class ShardPlan:
 def plan_shards(
     parts: Sequence[PartEntry], embedding_digests: Sequence[str], *, num_shards: int, spec: IndexSpec
 ) -> list[ShardPlan]:
-    """Divides the parts, in their order, into at most `num_shards` groups of about as many parts each."""
-    groups = np.array_split(np.arange(len(parts)), min(num_shards, len(parts)))
+    """Divides the parts, in their order, into at most `num_shards` groups, see `shard_bounds`."""
     return [
-        ShardPlan(
-            parts=tuple(parts[i] for i in group),
-            embedding_digests=tuple(embedding_digests[i] for i in group),
-            spec=spec,
-        )
-        for group in groups
+        ShardPlan(parts=tuple(parts[start:stop]), embedding_digests=tuple(embedding_digests[start:stop]), spec=spec)
+        for start, stop in shard_bounds(len(parts), num_shards)
     ]
+
+
+def shard_bounds(num_parts: int, num_shards: int) -> list[tuple[int, int]]:
+    """Half-open ranges of parts, about as many in each shard; from four shards on, half as many in the last one.
+
+    A refresh builds each shard while later ones are embedded: for the last one it has to wait.
+    """
+    num_shards = min(num_shards, num_parts)
+    weights = np.full(num_shards, 2)
+    if num_shards >= MIN_SHARDS_FOR_SMALL_LAST and num_parts >= 2 * num_shards:
+        weights[-1] = 1
+    stops = np.rint(num_parts * np.cumsum(weights) / weights.sum()).astype(int).tolist()
+    return list(pairwise([0, *stops]))
 
 
 def shard_bytes(store: Store, digest: str) -> int:

@@ -181,22 +181,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("how", BAD)
-def test_a_checkpoint_that_is_no_good_changes_nothing_and_the_next_one_goes_live(how, start, service, synthetic_store):
-    loader, message = BAD[how]
-    refresher = start(StandInLoader(of_encoders={"bad": loader}))
+def test_checkpoints_that_are_no_good_change_nothing_and_the_next_one_goes_live(start, service, synthetic_store):
+    refresher = start(StandInLoader(of_encoders={how: loader for how, (loader, _) in BAD.items()}))
     live = service.live_snapshot().snapshot_id
-    refresher.offer(10, name="bad")
-    record = refresher.records()[10]
-    assert record["status"] == "failed"
-    assert message in record["error"]
-    assert search(service).snapshot_id == live == live_snapshot_id(synthetic_store.store)
-    assert refresher.client.freshness().error == record["error"]
+    for step, (how, (_, message)) in enumerate(BAD.items(), start=10):
+        refresher.offer(step, name=how)
+        record = refresher.records()[step]
+        assert record["status"] == "failed"
+        assert message in record["error"]
+        assert search(service).snapshot_id == live == live_snapshot_id(synthetic_store.store)
+        assert refresher.client.freshness().error == record["error"]
     refresher.offer(20)
     assert refresher.records()[20]["status"] == "live"
     assert refresher.client.freshness().error == ""
-    digests = {embedding_digest(part.digest, "bad", "fp32") for part in synthetic_store.corpus.parts}
-    assert not digests & {name.split(".")[0] for name in synthetic_store.store.list("embeddings")}, "garbage"
+    failed = {embedding_digest(part.digest, how, "fp32") for part in synthetic_store.corpus.parts for how in BAD}
+    assert not failed & {name.split(".")[0] for name in synthetic_store.store.list("embeddings")}, "garbage"
 
 
 def test_a_snapshot_that_the_service_cannot_load_does_not_stay_the_stores_live_one(start, service, synthetic_store):

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.snapshots import DIMENSION, SyntheticStore, exact_block_ids
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, GateError
@@ -7,7 +9,7 @@ from realm_core.index.building import index_builder, sample_rows
 from realm_core.index.known_queries import RELEVANCES_NAME
 from realm_core.index.setting import SearchSetting
 from realm_core.index.shard_building import build_shard
-from realm_core.index.shards import ShardSearcher, plan_shards
+from realm_core.index.shards import ShardSearcher, plan_shards, shard_bounds
 from realm_core.index.specs import IndexSpec, ResolvedSpec
 from realm_core.index.truth import ExactTopK
 from realm_core.storage.block_store import read_part
@@ -115,3 +117,20 @@ def test_embeddings_of_another_width_than_the_encoder_s_are_refused(tmp_path):
     vectors = filled.embeddings(0)
     with pytest.raises(GateError, match=f"embeddings of {DIMENSION} dimensions; expected {DIMENSION + 2}"):
         build_shard(filled.store, fill(filled, vectors), np.ones((3, DIMENSION + 2), np.float32), num_hits=10)
+
+
+@pytest.mark.parametrize(
+    ("num_parts", "num_shards", "sizes"),
+    [(6, 2, [3, 3]), (7, 3, [2, 3, 2]), (3, 8, [1, 1, 1]), (14, 4, [4, 4, 4, 2]), (9, 5, [2, 2, 1, 2, 2])],
+)
+def test_shards_have_about_as_many_parts_and_the_last_of_many_half_as_many(num_parts, num_shards, sizes):
+    bounds = shard_bounds(num_parts, num_shards)
+    assert [stop - start for start, stop in bounds] == sizes
+
+
+@given(st.integers(1, 900), st.integers(1, 128))
+def test_every_part_is_in_one_shard_and_no_shard_is_empty(num_parts, num_shards):
+    bounds = shard_bounds(num_parts, num_shards)
+    assert [part for start, stop in bounds for part in range(start, stop)] == list(range(num_parts))
+    assert len(bounds) == min(num_parts, num_shards)
+    assert all(start < stop for start, stop in bounds)
