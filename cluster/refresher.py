@@ -145,7 +145,9 @@ class Refresher:
             self._watch(StageProgress(stage="embed", done=0, total=self._task.corpus.num_blocks))
             record = self._begin(encoder, skipped)
             self._refresh(record)
-            self._finish(record)
+            if record.status == "live":
+                record.garbage = self._collect_garbage()
+            self._write(record)
             self._progress = None
             self._mailbox.done()
 
@@ -181,12 +183,6 @@ class Refresher:
             logger.error("Refresh from step %d failed, training goes on: %s", record.step, record.error)
         self._write(record)
 
-    def _finish(self, record: RefreshRecord) -> None:
-        """Makes room, once the snapshot is live."""
-        if record.status == "live":
-            record.garbage = self._collect_garbage()
-            self._write(record)
-
     def _collect_garbage(self) -> dict[str, int]:
         in_use = {encoder.digest for encoder in self._mailbox.in_work_and_waiting() if encoder}
         done_with = {digest for r in self._records.values() for digest in (r.encoder_digest, *r.skipped_encoders)}
@@ -194,14 +190,18 @@ class Refresher:
             report = collect_garbage_of_run(
                 self._store, num_newest=self._config.num_kept_snapshots, old_encoders=done_with - in_use
             )
-        except RealmError as error:
-            logger.warning("No garbage was collected, and the store grows: %s", error)
+        except Exception as error:  # noqa: BLE001 - the next refresh tries again
+            logger.warning("No garbage was collected, and the store grows: %s", _describe(error))
             return {}
         return {"snapshots": len(report.removed), "bytes": report.num_freed_bytes}
 
     def _write(self, record: RefreshRecord) -> None:
+        """A store that cannot be written fails the refresh itself; that there is no file of it is said and no more."""
         self._records[record.step] = record
-        self._run.write_refresh(record.step, record.to_json())
+        try:
+            self._run.write_refresh(record.step, record.to_json())
+        except RealmError as error:
+            logger.error("The refresh from step %d has no record in the store: %s", record.step, error)
 
     def _watch(self, progress: StageProgress) -> None:
         self._progress = progress

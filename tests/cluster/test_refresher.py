@@ -261,3 +261,12 @@ def test_training_waits_for_a_refresh_under_way_and_not_for_one_that_failed(star
     refresher.offer(20, name="bad")
     wait = wait_until_fresh(refresher.client.freshness, 30, max_staleness_steps=10)
     assert "no weights" in wait.problem
+
+
+def test_a_live_encoder_that_cannot_be_loaded_costs_the_overlap_and_no_refresh(start):
+    refresher = start(StandInLoader(of_encoders={"encoder-0": StandInLoader(breaks=True)}))
+    refresher.offer(10)
+    record = refresher.records()[10]
+    assert (record["status"], record["overlap_at_10"]) == ("live", None)
+    refresher.offer(20)
+    assert 0 <= refresher.records()[20]["overlap_at_10"] < 0.2
