@@ -11,7 +11,7 @@ have the others. A step's time is from the end of the step before to its own end
 of encoders are in it. Steps before the first refresh has begun are left out on both sides.
 
 Memory: peak resident bytes of one step of BERT-base, 8 candidates x 384 tokens without padding, each side in a process
-of its own, against transformers 4.40.2's RealmScorer and RealmKnowledgeAugEncoder, which need some 12 GB.
+of its own, against transformers 4.40.2's RealmScorer and RealmKnowledgeAugEncoder, which need some 16 GB.
 
 The last line is JSON: `overhead_of_refresh` (live / disk - 1), `wait_share` (of the live steps' time, waiting for
 examples), `peak_memory_vs_hf`. About 15 minutes on two cores.
@@ -141,7 +141,7 @@ def _measured(side: str, threads: int, *, is_quick: bool) -> dict[str, Any]:
             where=f"train_step, {side}",
             found=f"a worker that ended with exit code {done.returncode}: {done.stderr.strip()[-200:]}",
             expected="exit code 0",
-            action="Make room in memory: transformers 4.40.2 needs some 12 GB.",
+            action="Make room in memory: transformers 4.40.2 needs some 16 GB.",
         )
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured

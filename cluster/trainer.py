@@ -249,6 +249,7 @@ def _as_ours(error: BaseException, name: str) -> BaseException:
         for inner in (getattr(found, "worker_failures", None) or {}).values():
             if isinstance(inner, RealmError):
                 return inner
+    error = getattr(error, "controller_failure", None) or error  # what Ray Train's controller met
     return TrainingError(
         where=f"run {name}",
         found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
