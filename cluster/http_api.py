@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import uvicorn
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -160,11 +160,15 @@ def _add_search(app: FastAPI, client: RetrievalClient) -> None:
 
     @app.get("/search", responses=RESPONSES)
     async def search(
+        asked: Request,
         q: Annotated[str, Query(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text to search for")],
         k: NumHits = 5,
         deadline_seconds: DeadlineSeconds = DEADLINE_SECONDS,
     ) -> Response:
         """The blocks most relevant to a text, with their words."""
+        unknown = sorted(set(asked.query_params) - {"q", "k", "deadline_seconds"})
+        if unknown:
+            raise _bad_query(f"the parameters {', '.join(unknown)}", "q, k and deadline_seconds alone")
         if not q.strip():
             raise _bad_query("an empty text", "words")
         request = SearchRequest(texts=[q], k=k, deadline_seconds=deadline_seconds, fields=["title", "body"])

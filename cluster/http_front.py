@@ -12,10 +12,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.calls import get
-from cluster.http_address import parse_address, require_token
+from cluster.http_address import listen_on, parse_address, require_token
 from cluster.http_api import HttpApi
 from cluster.resources import LIGHT_OPTIONS
-from cluster.retrieval.client import RetrievalClient
+from cluster.retrieval.client import RetrievalClient, ray_client_is_used
 from cluster.retrieval.generation import HTTP_NAME
 from cluster.retrieval.shard_server import take_priority
 from cluster.session import NAMESPACE
@@ -88,13 +88,10 @@ def start_http(address: str, token: str | None) -> str:
     Raises:
         UsageError: the address cannot be listened on, or asks for a token; or the front runs on another one.
     """
-    require_token(address, token)
+    check_http(address, token)
     running = _find()
     if running is not None:
-        calls = [running.asked_for.remote(), running.has_token.remote(token)]
-        its_address, has_token = get(calls, timeout_seconds=START_SECONDS, what="HTTP front")
-        _require_same_address(its_address, address)
-        if has_token:
+        if get(running.has_token.remote(token), timeout_seconds=START_SECONDS, what="HTTP front"):
             return str(get(running.url.remote(), timeout_seconds=START_SECONDS, what="HTTP front"))
         stop_http()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -112,6 +109,17 @@ def start_http(address: str, token: str | None) -> str:
         ray.kill(actor)
         raise
     return url
+
+
+def check_http(address: str, token: str | None) -> None:
+    """Raises the `UsageError` that `start_http` would, before anything is started."""
+    require_token(address, token)
+    running = _find()
+    if running is not None:
+        its_address = get(running.asked_for.remote(), timeout_seconds=START_SECONDS, what="HTTP front")
+        _require_same_address(its_address, address)
+    elif not ray_client_is_used():  # through `ray://` the front is on another machine than this process
+        listen_on(address).close()
 
 
 def _require_same_address(running: str, address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAMESPACE = "realm"
+CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Of a local cluster: only batches and top-k lists pass through it; big arrays go by file."""
 
@@ -66,11 +68,19 @@ def _start(address: str | None, object_store_bytes: int) -> None:
         ray.init("local", include_dashboard=False, object_store_memory=object_store_bytes, **options)
         return
     try:
+        _require_listener(address)
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ServiceUnavailableError(
             where=f"--address {address}",
             found=str(error).splitlines()[0],
             expected="a running Ray cluster",
             action="Start one with `ray start --head`, or leave --address out to run on this machine.",
         ) from error
+
+
+def _require_listener(address: str) -> None:
+    """Raises `OSError` where nothing takes connections: Ray itself tries for minutes, and logs each time."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()

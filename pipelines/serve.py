@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from cluster.address import joins_a_cluster
 from cluster.http_address import TOKEN_VARIABLE
-from cluster.http_front import running_http, start_http
+from cluster.http_front import check_http, running_http, start_http
 from cluster.retrieval_service import (
     RetrievalClient,
     RouterStatus,
@@ -42,12 +42,15 @@ class ServeReport:
     processes: Mapping[str, int]
     http_url: str | None
     what: str
+    memory: str = ""
+    """What a swap to a snapshot of the live one's size takes, see `SwapMemory`."""
 
     def rows(self) -> list[tuple[str, object]]:
         """For the table at the end."""
         return [
             ("service", self.what),
             *(status_rows(self.status, self.processes, self.http_url) if self.status else []),
+            *([("memory in a swap", self.memory)] if self.memory else []),
         ]
 
 
@@ -79,6 +82,8 @@ def _start(config: ServeConfig, stop: threading.Event) -> ServeReport:
     load_snapshot(store)
     with ray_session(config.address):
         was_running = service_is_running()
+        if config.http is not None:
+            check_http(config.http, os.environ.get(TOKEN_VARIABLE))
         client = start_service(
             store, replicas=config.replicas, routers=config.routers, follow=config.follow, swap=config.swap
         )
@@ -153,7 +158,10 @@ class SwapWatcher:
 
 def _report(client: RetrievalClient, what: str) -> ServeReport:
     status = client.status(timeout_seconds=STATUS_SECONDS)
-    return ServeReport(status=status, processes=client.processes(), http_url=running_http(), what=what)
+    memory = client.memory_of_swap(status.snapshot.snapshot_id)
+    return ServeReport(
+        status=status, processes=client.processes(), memory=str(memory), http_url=running_http(), what=what
+    )
 
 
 def attached_text(wanted: ServeConfig, running: ServiceConfig) -> str:
@@ -187,7 +195,7 @@ def status_rows(status: ServiceStatus, processes: Mapping[str, int], http_url: s
         ("store", config.store_url),
         ("live snapshot", f"{status.snapshot.snapshot_id}, {status.snapshot.num_rows:,} rows"),
         ("encoder step", status.snapshot.encoder_step),
-        ("staleness", _staleness_text(status)),
+        ("age of the encoder", _age_text(status)),
         ("ready", "no: " + "; ".join(down) if down else "yes"),
         ("index shards", f"{status.num_shards}, {config.replicas} replicas of each"),
         ("follows the store", f"yes, {config.swap}" if config.follow else "no"),
@@ -204,7 +212,7 @@ def status_rows(status: ServiceStatus, processes: Mapping[str, int], http_url: s
     return rows
 
 
-def _staleness_text(status: ServiceStatus) -> str:
+def _age_text(status: ServiceStatus) -> str:
     if not status.snapshot.encoder_saved_at_seconds:
         return "unknown: the snapshot does not say when its encoder left training"
     return f"{status.staleness_seconds:,.0f} s since the encoder left training"

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from pipelines.display import console, print_table
 from realm_core.errors import ArtifactCorruptError, GateError
+from realm_core.index.setting import SearchSetting, setting_text
+from realm_core.index.tuning import has_leaves
 from realm_core.storage.snapshot_pointer import SnapshotPointer, read_pointer
 from realm_core.storage.snapshots import SnapshotManifest, list_snapshots, load_snapshot, snapshot_path
 
@@ -74,7 +76,7 @@ class ShowReport:
         print_table(self.snapshot_id, self.rows())
         shards = [(s.digest[:12], s.kind, s.num_rows, s.first_block_id, size(s.num_bytes)) for s in manifest.shards]
         _print_columns("shards", ("shard", "kind", "rows", "first block", "size"), shards)
-        if manifest.tuning:
+        if has_leaves(manifest.shards):
             titles = [title for title, _ in _TUNING_COLUMNS.values()]
             _print_columns("tuning", ("", *titles), [_tuning_line(manifest, one) for one in manifest.tuning])
         checks = manifest.gate.get("checks", [])
@@ -93,7 +95,7 @@ class ShowReport:
             ("rows", manifest.num_rows),
             ("size of the shards", size(shard_bytes(manifest))),
             ("index", settings(manifest.index_spec)),
-            ("search setting", settings(manifest.search_setting)),
+            ("search setting", setting_text(SearchSetting.from_json(manifest.search_setting), manifest.shards)),
         ]
 
 

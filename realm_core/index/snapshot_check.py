@@ -15,6 +15,7 @@ import numpy as np
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, EncoderError, GateError
 from realm_core.index.gate import GateCheck, GateReport, check_embeddings
+from realm_core.index.known_queries import QUERIES_NAME, RELEVANCES_NAME
 from realm_core.index.shards import MANIFEST_NAME
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of_uids
@@ -138,7 +139,11 @@ def check_shard(store: Store, entry: ShardEntry) -> list[GateCheck]:
     except DAMAGED as error:
         return [_damaged(f"{folder}/{MANIFEST_NAME}", error)]
     sizes_bytes = store.sizes_bytes(folder)
-    failed = []
+    failed = [
+        GateCheck(f"{folder}/{name}", "not among the shard's files", "built by this version: run `realm index`", False)
+        for name in (QUERIES_NAME, RELEVANCES_NAME)
+        if name not in manifest["sha256"]
+    ]
     for name, sha256 in manifest["sha256"].items():
         path = f"{folder}/{name}"
         expected_bytes, found_bytes = manifest["sizes_bytes"][name], sizes_bytes.get(path)

@@ -87,7 +87,7 @@ def test_show_tells_everything_of_the_live_one_unless_named(realm, whole, ids):
     code, out, _ = realm("show")
     assert code == 0
     assert ids[2] in out
-    for fact in ("leaf_fraction", "recall@5", ">= 0.95", whole.encoder_digest[:12], whole.corpus.digest[:12]):
+    for fact in ("12.500% of the leaves", "recall@5", ">= 0.95", whole.encoder_digest[:12], whole.corpus.digest[:12]):
         assert fact in out
     assert ids[0] in realm("show", "step-000001")[1]
 

@@ -12,6 +12,7 @@ import numpy as np
 from support.snapshots import synthetic_corpus
 
 from realm_core.index.gate import GateReport
+from realm_core.index.known_queries import QUERIES_NAME, RELEVANCES_NAME
 from realm_core.index.tuning import SettingMeasurement
 from realm_core.storage.block_store import read_part
 from realm_core.storage.digests import digest_of, fixed_binary_to_numpy
@@ -20,7 +21,7 @@ from realm_core.storage.encoder_store import encoder_path, has_encoder
 from realm_core.storage.snapshots import ShardEntry, SnapshotManifest, publish, shard_path
 
 DIMENSION = 8
-SHARD_FILES = {"description.json": b'{"kind": "faiss"}', "index.bin": b""}
+SHARD_FILES = {"description.json": b'{"kind": "faiss"}', "index.bin": b"", QUERIES_NAME: b"q", RELEVANCES_NAME: b"r"}
 
 POINT = SettingMeasurement(
     leaf_fraction=0.125,
