@@ -23,7 +23,7 @@ class OneBatch:
         query = MaskedQuery((position + 5, 3), (1,), (11,))
         arrays = pretrain_batch([query], [[NULL_DOCUMENT] * 3], config=FEATURES, special=SPECIAL)
         skipped = {"no_salient_span": 1}
-        return GeneratedBatch(arrays, position + 1, "step-000000-x", 0, skipped), 2
+        return GeneratedBatch(arrays, position + 1, "step-000000-x", 0, 2, skipped), 2
 
 
 def test_recorded_batches_are_the_live_ones(tmp_path):
