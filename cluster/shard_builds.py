@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from cluster.calls import as_realm_error, dead_process
 from cluster.embedding_workers import cluster_nodes, ready_refs
 from realm_core.index.shard_building import BuiltShard, build_shard
 from realm_core.index.shards import ShardSearcher
-from realm_core.index.tuning import RECALL_AT, ShardMeasurement, measure
+from realm_core.index.tuning import RECALL_AT, ShardMeasurement, has_leaves, measure
 from realm_core.storage.files import Store
 
 if TYPE_CHECKING:
@@ -172,7 +172,16 @@ def _measure(
     settings: Sequence[SearchSetting],
     threads: int,
 ) -> list[ShardMeasurement]:
-    """Each setting on one core, so that seconds can be compared; several side by side where the index is mapped."""
+    """Each setting on one core, so that seconds can be compared; several side by side where the index is mapped.
+
+    A shard that compares all rows finds the same with each setting, and is searched once.
+    """
+    if not has_leaves([entry]):
+        _use_threads(1)
+        [found] = measure(
+            ShardSearcher(Store(store_url), entry, is_verified=True), gate_queries_BD, exact, settings[:1]
+        )
+        return [replace(found, setting=setting) for setting in settings]
     num_side_by_side = min(threads, len(settings)) if entry.kind == "faiss" else 1
 
     def measure_some(first: int) -> list[ShardMeasurement]:
