@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from realm_core.training.masked_queries import Masking
 
-RECIPE = 1
+RECIPE = 2
 """To be raised when stages or rows are made differently at the same sizes."""
 STALE_FACTOR = 30
 """The paper's stale index is refreshed 30 times more seldom (REALM, table 2)."""

@@ -1,8 +1,15 @@
-"""Where all rows start: a small BERT trained here by masked language modeling alone, and its inverse cloze warm-up.
+"""Where all rows start: a reader trained here by masked language modeling alone, a retriever by its warm-up alone.
 
-A sentence-embedding model such as MiniLM is a trained retriever already, and would hide what REALM adds; the paper too
-starts from BERT. So step 0 trains a BERT from nothing on the corpus's own text. Its input is BERT's pair of segments:
-a sentence, and a paragraph of the same article, all with BERT's 15 % of masks.
+A sentence-embedding model such as MiniLM is a trained retriever already, and would hide what REALM adds; the paper
+starts from BERT, which knows words and is no retriever. Here
+
+- the reader is a small BERT. Its word vectors are made from counts, and it is trained by masked language modeling on
+  the corpus's own text, because what REALM teaches the retriever is what the reader makes of each candidate: one that
+  knows no words yet predicts the same with all of them. Its input is BERT's pair of segments, a sentence and a
+  paragraph, with BERT's 15 % of masks;
+- the retriever is the same small BERT from random weights, a seed's own, and the inverse cloze task is all that it has
+  seen. Begun with the reader's word vectors, whose means find 64 % of the answers within five blocks, it would be a
+  retriever before any training.
 
 Shapes: B examples, L tokens, M masked positions.
 """
@@ -16,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablation_loop import Trainer
+from benchmarks.ablation_words import word_vectors
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.modeling.embedder import RealmEmbedder
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
@@ -35,20 +43,29 @@ if TYPE_CHECKING:
 
 HEAD_SIZE = 64
 """BERT's."""
+BERT_INITIALIZER_RANGE, BERT_HIDDEN_SIZE = 0.02, 768
 STEPS_BETWEEN_LINES = 100
+PAIRED_WITH = (0.5, 0.3, 0.1, 0.1)
+"""Shares of the kinds of paragraphs that a sentence is read with, as candidates will be: mostly of use, not always."""
+NULL_KIND = 3
 ICT_COLUMNS = ("title_token_ids", "body_token_ids", "sentence_starts")
 LATER_SEED = 1000
 """Data orders of the two stages differ from those of the rows."""
 
 
 def new_config(preset: Preset, vocab_size: int, pad_id: int) -> RealmConfig:
-    """BERT's proportions at the preset's size; without dropout, as each text is seen a few times only."""
+    """BERT's proportions at the preset's size; without dropout, as each text is seen a few times only.
+
+    BERT draws weights with a standard deviation of 0.02 at a width of 768; a narrower one needs larger ones for layers
+    to add as much to what they are given.
+    """
     return RealmConfig(
         vocab_size=vocab_size,
         hidden_size=preset.hidden_size,
         num_hidden_layers=preset.num_layers,
         num_attention_heads=max(2, preset.hidden_size // HEAD_SIZE),
         intermediate_size=4 * preset.hidden_size,
+        initializer_range=BERT_INITIALIZER_RANGE * (BERT_HIDDEN_SIZE / preset.hidden_size) ** 0.5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=pad_id,
@@ -66,11 +83,10 @@ def train_masked_language_model(
 ) -> list[float]:
     """Trains in place; the loss of each step, in nats per masked token.
 
-    The vocabulary projection's bias starts at the words' log frequencies, which the first hundreds of steps would else
-    go to. Word vectors start at random: from counts (latent semantic analysis) they would be a retriever already, whose
-    means find 64 % of the answers within five blocks, of 5,661.
+    Word vectors start from counts, and the vocabulary projection's bias from the words' log frequencies: from random
+    ones the loss was still that of the frequencies alone after 500 steps.
     """
-    _set_bias_to_frequencies(encoder, blocks)
+    _set_words_from_counts(encoder, blocks)
     trainer = Trainer([encoder], num_steps=preset.mlm_steps, learning_rate=preset.mlm_learning_rate, device=device)
     order = DataOrder(num_blocks=len(blocks), seed=LATER_SEED, rank=0, num_ranks=1)
     losses = []
@@ -87,16 +103,19 @@ def train_masked_language_model(
     return losses
 
 
-def _set_bias_to_frequencies(encoder: RealmKnowledgeAugEncoder, blocks: BlocksInMemory) -> None:
-    counts_V = np.bincount(np.concatenate(blocks.body_ids), minlength=encoder.config.vocab_size) + 1.0
+def _set_words_from_counts(encoder: RealmKnowledgeAugEncoder, blocks: BlocksInMemory) -> None:
+    vocab_size, hidden_size = encoder.config.vocab_size, encoder.config.hidden_size
+    counts_V = np.bincount(np.concatenate(blocks.body_ids), minlength=vocab_size) + 1.0
+    vectors_VH, is_known_V = word_vectors(blocks, vocab_size=vocab_size, hidden_size=hidden_size)
     with torch.no_grad():
+        encoder.get_input_embeddings().weight[is_known_V] = vectors_VH[is_known_V]
         encoder.cls.predictions.bias.copy_(torch.from_numpy(np.log(counts_V / counts_V.sum())))
 
 
 def _segment_pairs(
     blocks: BlocksInMemory, block_ids: list[int], rng: np.random.Generator, preset: Preset, special: SpecialTokens
 ) -> TokenArrays:
-    """Half of the sentences with what is left of their own block, half with the article's next block."""
+    """Sentences, each with what is left of its own block, the article's next block, any block, or the null document."""
     queries, pairs = [], []
     for block_id in block_ids:
         block = blocks.blocks[block_id]
@@ -105,9 +124,14 @@ def _segment_pairs(
         start, stop = bounds[sentence], bounds[sentence + 1]
         body = block.body_token_ids
         queries.append(body[start:stop])
-        other = blocks.blocks[blocks.neighbour(block_id)]
-        rest = body[:start] + body[stop:] if rng.random() < 0.5 else other.body_token_ids
-        pairs.append((block.title_token_ids, rest))
+        kind = rng.choice(len(PAIRED_WITH), p=PAIRED_WITH)
+        if kind == 0:
+            pairs.append((block.title_token_ids, body[:start] + body[stop:]))
+        elif kind < NULL_KIND:
+            other = blocks.blocks[blocks.neighbour(block_id) if kind == 1 else int(rng.integers(len(blocks)))]
+            pairs.append((other.title_token_ids, other.body_token_ids))
+        else:
+            pairs.append(((), ()))
     lengths = FeaturizerConfig(
         query_length_tokens=preset.query_length_tokens, block_length_tokens=preset.block_length_tokens
     )
@@ -137,11 +161,10 @@ def _mlm_loss(
     return -(log_probs_B1M[:, 0] * counts_BM).sum() / counts_BM.sum().clamp(min=1)
 
 
-def embedder_of(encoder: RealmKnowledgeAugEncoder, *, seed: int) -> RealmEmbedder:
-    """An embedder on the masked language model's encoder, with a new projection and the pooler of `from_bert`."""
+def new_embedder(config: RealmConfig, *, seed: int) -> RealmEmbedder:
+    """An embedder of random weights, with the pooler of `from_bert`."""
     torch.manual_seed(seed)
-    embedder = RealmEmbedder(encoder.config)
-    embedder.realm.load_state_dict(encoder.realm.state_dict())
+    embedder = RealmEmbedder(config)
     torch.nn.init.eye_(embedder.realm.pooler.dense.weight)
     torch.nn.init.zeros_(embedder.realm.pooler.dense.bias)
     return embedder

@@ -58,7 +58,7 @@ def _int8_engine(encoder: LoadedEncoder, calibration: Blocks) -> Engine:
 
     with tempfile.TemporaryDirectory(prefix="realm-int8-") as folder:
         store = Store(folder)
-        digest = put_encoder(store, encoder.embedder, encoder.tokenizer)
+        digest = put_encoder(store, encoder)
         arithmetic = prepare_int8(store, digest, write_corpus(store, calibration, rows_per_part=64))
         return load_int8_engine(store, digest, arithmetic, threads=torch.get_num_threads())
 

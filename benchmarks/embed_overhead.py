@@ -152,7 +152,7 @@ def _prepare(store: Store, options: argparse.Namespace, threads: int) -> tuple[T
     task = Task(
         store_url=store.url,
         corpus=write_corpus(store, blocks, rows_per_part=options.rows_per_part),
-        encoder_digest=put_encoder(store, encoder.embedder, encoder.tokenizer),
+        encoder_digest=put_encoder(store, encoder),
         device=options.device,
         precision=options.precision,
         num_threads=threads,

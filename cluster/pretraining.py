@@ -55,6 +55,8 @@ class PretrainPlan:
     """Encoder step of the snapshot that training starts on: the steps of its encoders count on from there."""
     start_encoder_digest: str
     """Encoder of the snapshot that training starts on: the retriever goes on from there."""
+    separate_embedders: bool
+    """Whether queries get an embedder of their own, a copy at first; they keep the one that the encoder has."""
     reader_checkpoint: str
     """BERT-family checkpoint that the knowledge-augmented encoder starts from."""
     featurizer: FeaturizerConfig
@@ -144,16 +146,23 @@ def pretrain_loop(config: dict[str, Any]) -> None:
     plan: PretrainPlan = config["plan"]
     store = Store(plan.store_url)
     start = get_encoder(store, plan.start_encoder_digest)
+    if plan.separate_embedders:
+        start = start.separated()
     reader = RealmKnowledgeAugEncoder.from_bert(plan.reader_checkpoint, seed=plan.seed)
     rank = Rank(
         run=RunFolder(store, plan.run_name),
-        models={"embedder": start.embedder, "encoder": reader},
+        models={**start.models, "encoder": reader},
         schedule=plan.schedule,
         seed=plan.seed,
         checkpoint_interval_steps=plan.checkpoint_interval_steps,
         precision=config["precision"],
     )
-    model = RealmPretrainModel(start.embedder, reader, has_null_document=plan.featurizer.has_null_document)
+    model = RealmPretrainModel(
+        start.embedder,
+        reader,
+        query_embedder=start.query_embedder,
+        has_null_document=plan.featurizer.has_null_document,
+    )
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
@@ -165,7 +174,7 @@ def pretrain_loop(config: dict[str, Any]) -> None:
 
     def hand_over() -> None:
         if rank.index == 0 and refresher is not None:
-            digest = put_encoder(store, start.embedder, start.tokenizer)
+            digest = put_encoder(store, start)
             refresher.offer(
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )

@@ -40,6 +40,7 @@ class WarmupPlan:
     run_name: str
     corpus_digest: str
     start_encoder_digest: str
+    separate_embedders: bool
     schedule: ScheduleConfig
     batch_size: int
     chunk_size: int | None
@@ -58,15 +59,17 @@ def _warmup_loop(config: dict[str, Any]) -> None:
     plan: WarmupPlan = config["plan"]
     store = Store(plan.store_url)
     start = get_encoder(store, plan.start_encoder_digest)
+    if plan.separate_embedders:
+        start = start.separated()
     rank = Rank(
         run=RunFolder(store, plan.run_name),
-        models={"embedder": start.embedder},
+        models=dict(start.models),
         schedule=plan.schedule,
         seed=plan.seed,
         checkpoint_interval_steps=plan.checkpoint_interval_steps,
         precision=config["precision"],
     )
-    model = InverseClozeModel(start.embedder)
+    model = InverseClozeModel(start.embedder, start.query_embedder)
     rank.resume()
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
@@ -76,7 +79,7 @@ def _warmup_loop(config: dict[str, Any]) -> None:
         _step(rank, parallel, source, plan.chunk_size)
         rank.checkpoint_if_due()
     if rank.index == 0:
-        digest = put_encoder(store, start.embedder, start.tokenizer)
+        digest = put_encoder(store, start)
         rank.run.write_document("result", {"encoder": digest, "saved_at_seconds": time.time()})
 
 

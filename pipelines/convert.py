@@ -23,7 +23,7 @@ from realm_core.conversion.published_model import (
 )
 from realm_core.corpora.block_records_npy import num_block_records, read_block_records
 from realm_core.errors import EncoderError, SourceError
-from realm_core.modeling.checkpoints import encoder_digest, load_encoder, load_open_qa, load_tokenizer, tokenizer_digest
+from realm_core.modeling.checkpoints import load_encoder, load_open_qa, load_tokenizer, tokenizer_digest
 from realm_core.retrieval.query_encoder import require_same_tokenizer
 from realm_core.storage.block_store import CorpusManifest, load_corpus, save_corpus
 from realm_core.storage.encoder_pointer import (
@@ -163,8 +163,8 @@ def _convert_encoder(store: Store, model: PublishedModel) -> _Stored | None:
     if not model.has_embedder:
         return None
     loaded = load_encoder(model.directory)
-    was_there = has_encoder(store, encoder_digest(loaded.embedder))
-    return _Stored(put_encoder(store, loaded.embedder, loaded.tokenizer), was_there)
+    was_there = has_encoder(store, loaded.digest)
+    return _Stored(put_encoder(store, loaded), was_there)
 
 
 def _convert_reader(store: Store, model: PublishedModel) -> _Stored | None:

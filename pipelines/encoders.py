@@ -36,9 +36,7 @@ def take_in_encoder(store: Store, encoder: str, corpus: CorpusManifest) -> Encod
     """
     loaded = load_encoder(encoder)
     require_same_tokenizer(tokenizer_digest(loaded.tokenizer), corpus.tokenizer_digest)
-    version = EncoderVersion(
-        digest=put_encoder(store, loaded.embedder, loaded.tokenizer), step=0, saved_at_seconds=time.time()
-    )
+    version = EncoderVersion(digest=put_encoder(store, loaded), step=0, saved_at_seconds=time.time())
     set_current_encoder(store, version)
     return version
 

@@ -110,6 +110,7 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
         config.query_length_tokens, config.learning_rate, config.num_warmup_steps, config.num_trainers,
         config.num_shards, config.seed, config.dropout, config.checkpoints_every, config.masking, config.null_document,
+        config.separate_embedders,
     ]  # fmt: skip
     live = load_snapshot(store)
     reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
@@ -205,6 +206,7 @@ def pretrain_plan(config: PretrainConfig, store: Store, run: RunFolder, start: S
         corpus_digest=start.corpus_digest,
         start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
+        separate_embedders=config.separate_embedders,
         reader_checkpoint=config.encoder,
         featurizer=_featurizer(config, corpus),
         masking=config.masking,
@@ -264,9 +266,10 @@ def _finish(
     set_current_encoder(store, encoder)
     totals = watcher.totals()
     live_step = live.encoder_step - start.encoder_step
+    start_encoder = get_encoder(store, start.encoder_digest)
     best = export_best(
         run,
-        encoder=get_encoder(store, start.encoder_digest),
+        encoder=start_encoder.separated() if config.separate_embedders else start_encoder,
         reader=RealmKnowledgeAugEncoder.from_bert(config.encoder, seed=config.seed),
     )
     run.write_document("result", {**totals, **best, "live_snapshot": live.snapshot_id, "live_step": live_step})

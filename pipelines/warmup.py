@@ -87,7 +87,10 @@ def _check(config: WarmupConfig, num_blocks: int) -> None:
 
 
 def _run_name(config: WarmupConfig, corpus_digest: str, encoder_digest: str) -> str:
-    what_matters = [config.num_steps, config.batch_size, config.learning_rate, config.num_warmup_steps, config.dropout]
+    what_matters = [
+        config.num_steps, config.batch_size, config.learning_rate, config.num_warmup_steps, config.dropout,
+        config.separate_embedders,
+    ]  # fmt: skip
     return "warmup-" + digest_of(corpus_digest, encoder_digest, config.num_trainers, config.seed, what_matters)[:12]
 
 
@@ -102,6 +105,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
         run_name=run.name,
         corpus_digest=corpus_digest,
         start_encoder_digest=encoder_digest,
+        separate_embedders=config.separate_embedders,
         schedule=ScheduleConfig(
             num_steps=config.num_steps, learning_rate=config.learning_rate, num_warmup_steps=config.num_warmup_steps
         ),

@@ -20,6 +20,9 @@ class PretrainConfig:
     encoder: str
     """Directory or hub id of the BERT-family checkpoint that the knowledge-augmented encoder starts from. The
     retriever goes on from the published snapshot's encoder."""
+    separate_embedders: bool = False
+    """Queries get an embedder of their own, a copy of the snapshot's, in place of one that they share with blocks (the
+    reference's `share_embedders=False`); where the snapshot's encoder has two, both go on being trained in any case."""
     num_steps: int = 200_000
     """Optimizer steps (paper: 200,000)."""
     refresh_interval_steps: int = 500

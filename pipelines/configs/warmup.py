@@ -17,6 +17,9 @@ class WarmupConfig:
     """Where artifacts live: a local folder or an fsspec URL; `realm ingest` has filled it."""
     encoder: str
     """Directory or hub id of an embedder or any BERT-family checkpoint to start from."""
+    separate_embedders: bool = False
+    """Queries get an embedder of their own, a copy of the start's, in place of one that they share with blocks (the
+    reference's `share_embedders=False`)."""
     num_steps: int = 100_000
     """Optimizer steps (ORQA: 100,000)."""
     batch_size: int = 64

@@ -61,6 +61,7 @@ def engine_of(
         cls_token_id=encoder.token_id("[CLS]"),
         sep_token_id=encoder.token_id("[SEP]"),
         measures_peak=measures_peak,
+        query_embedder=encoder.query_embedder,
     )
 
 

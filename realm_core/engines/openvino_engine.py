@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from realm_core.engines.engine import Progress, TokenIds
+    from realm_core.engines.engine import Engine, Progress, TokenIds
     from realm_core.engines.token_rows import TokenRows
     from realm_core.modeling.configuration import RealmConfig
 
@@ -66,6 +66,7 @@ class OpenVinoEngine:
         cls_token_id: int = 101,
         sep_token_id: int = 102,
         measures_peak: bool = False,
+        query_engine: Engine | None = None,
     ) -> None:
         """Compiles a model file for this machine, in a second or two.
 
@@ -76,6 +77,7 @@ class OpenVinoEngine:
             cls_token_id: of the embedder's tokenizer.
             sep_token_id: likewise.
             measures_peak: whether to find out `peak_flops_per_second`, which takes half a second.
+            query_engine: what embeds queries, where they have an embedder of their own.
 
         Raises:
             UsageError: OpenVINO is not installed.
@@ -89,6 +91,7 @@ class OpenVinoEngine:
         self.peak_flops_per_second = measure_int8_peak() if measures_peak else 0.0
         self._config = config
         self._marker_ids = (cls_token_id, sep_token_id)
+        self._query_engine = query_engine
         self._grid = ShapeGrid(
             bucket_step_tokens=BUCKET_STEP_TOKENS,
             max_tokens_per_batch=TOKENS_PER_BATCH,
@@ -103,6 +106,8 @@ class OpenVinoEngine:
 
     def encode_queries(self, token_ids: TokenIds) -> np.ndarray:
         """Embeddings [R, D], fp32, of queries `[CLS] tokens [SEP]`, all of token type 0."""
+        if self._query_engine is not None:
+            return self._query_engine.encode_queries(token_ids)
         return self._run(rows_of_queries(token_ids, *self._marker_ids), None)
 
     def _run(self, rows: TokenRows, progress: Progress | None) -> np.ndarray:

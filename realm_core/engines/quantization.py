@@ -25,6 +25,7 @@ import numpy as np
 from realm_core.engines.buckets import ShapeGrid, plan_batches
 from realm_core.engines.openvino_engine import BUCKET_STEP_TOKENS, TOKENS_PER_BATCH, OpenVinoEngine, require_package
 from realm_core.engines.token_rows import TokenRows, padded_tokens, rows_of_blocks
+from realm_core.engines.torch_engine import TorchEngine
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError
 from realm_core.storage.block_store import read_part
 from realm_core.storage.digests import digest_of_file
@@ -92,7 +93,7 @@ def quantized_arithmetic(store: Store, encoder_digest: str) -> str | None:
 
 
 def load_int8_engine(store: Store, encoder_digest: str, arithmetic: str, *, threads: int | None) -> OpenVinoEngine:
-    """The engine of an encoder's int8 form.
+    """The engine of an encoder's int8 form; queries that have an embedder of their own stay in fp32.
 
     Raises:
         ArtifactMissingError, ArtifactCorruptError: the quantized model is not there, damaged, or another encoder's.
@@ -102,13 +103,18 @@ def load_int8_engine(store: Store, encoder_digest: str, arithmetic: str, *, thre
     if quantized.encoder_digest != encoder_digest:
         raise _corrupt(store, arithmetic, f"the int8 form of encoder {quantized.encoder_digest[:12]}")
     encoder = get_encoder(store, encoder_digest)
+    cls_token_id, sep_token_id = encoder.token_id("[CLS]"), encoder.token_id("[SEP]")
+    query_engine = None
+    if encoder.query_embedder is not None:
+        query_engine = TorchEngine(encoder.query_embedder, cls_token_id=cls_token_id, sep_token_id=sep_token_id)
     return OpenVinoEngine(
         store.local_folder(_folder(arithmetic)) / MODEL,
         encoder.embedder.config,
         threads=threads,
-        cls_token_id=encoder.token_id("[CLS]"),
-        sep_token_id=encoder.token_id("[SEP]"),
+        cls_token_id=cls_token_id,
+        sep_token_id=sep_token_id,
         measures_peak=True,
+        query_engine=query_engine,
     )
 
 

@@ -61,6 +61,7 @@ class TorchEngine:
         cls_token_id: int = 101,
         sep_token_id: int = 102,
         measures_peak: bool = False,
+        query_embedder: RealmEmbedder | None = None,
     ) -> None:
         """Copies the embedder to the device; later changes of the original do not reach the engine.
 
@@ -73,6 +74,7 @@ class TorchEngine:
             cls_token_id: of the embedder's tokenizer; the default is that of uncased BERT.
             sep_token_id: likewise.
             measures_peak: whether to find out `peak_flops_per_second`, which takes half a second.
+            query_embedder: of queries, where they have one of their own.
 
         Raises:
             UsageError: packs that hold nothing, or a precision that there is not.
@@ -89,6 +91,16 @@ class TorchEngine:
         )
         self._project = Projection(embedder, self.device)
         self.peak_flops_per_second = measure_peak(self.device, _DTYPES[precision]) if measures_peak else 0.0
+        self._query_engine = self
+        if query_embedder is not None:
+            self._query_engine = TorchEngine(
+                query_embedder,
+                device=device,
+                tokens_per_pack=tokens_per_pack,
+                precision=precision,
+                cls_token_id=cls_token_id,
+                sep_token_id=sep_token_id,
+            )
 
     def encode(
         self, title_token_ids: TokenIds, body_token_ids: TokenIds, *, progress: Progress | None = None
@@ -99,7 +111,7 @@ class TorchEngine:
 
     def encode_queries(self, token_ids: TokenIds) -> np.ndarray:
         """Embeddings [R, D], fp32, of queries `[CLS] tokens [SEP]`, all of token type 0."""
-        return self._run(rows_of_queries(token_ids, *self._marker_ids), self._query_tokens, None)
+        return self._query_engine._run(rows_of_queries(token_ids, *self._marker_ids), self._query_tokens, None)
 
     @torch.inference_mode()
     def _run(self, rows: TokenRows, tokens_per_pack: int, progress: Progress | None) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from realm_core.errors import EncoderError
 from realm_core.modeling.bert import check_is_bert
@@ -34,6 +36,8 @@ __all__ = [
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TOKENIZER_FLAGS = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
+_BLOCK_PREFIX, _QUERY_PREFIX = "embedder.", "query_embedder."
+"""Of a RealmScorer's tensors; a RealmForOpenQA has the first one."""
 _TIED_BIAS = "cls.predictions.decoder.bias"
 """The same parameter as `cls.predictions.bias`; safetensors stores it once, under that name."""
 _MAX_VOCAB_SIZE = 2**16
@@ -44,9 +48,28 @@ class LoadedEncoder:
     """An embedder with the tokenizer it was trained with."""
 
     embedder: RealmEmbedder
-    """In evaluation mode, fp32, on the CPU."""
+    """In evaluation mode, fp32, on the CPU; of blocks, and of queries too unless these have their own."""
     tokenizer: Tokenizer
     """Without truncation and padding."""
+    query_embedder: RealmEmbedder | None = None
+    """Of queries, where they have one of their own (the reference's `share_embedders=False`)."""
+
+    @property
+    def digest(self) -> str:
+        """What names the encoder, see `encoder_digest`."""
+        return encoder_digest(self.embedder, self.query_embedder)
+
+    @property
+    def models(self) -> dict[str, RealmEmbedder]:
+        """What is trained, by name."""
+        own = {} if self.query_embedder is None else {"query_embedder": self.query_embedder}
+        return {"embedder": self.embedder, **own}
+
+    def separated(self) -> LoadedEncoder:
+        """With an embedder of its own for queries: a copy of the shared one, unless there is one already."""
+        if self.query_embedder is not None:
+            return self
+        return replace(self, query_embedder=copy.deepcopy(self.embedder))
 
     @property
     def config(self) -> RealmConfig:
@@ -68,8 +91,8 @@ class LoadedEncoder:
 def load_encoder(path_or_id: str | Path, *, seed: int = 0) -> LoadedEncoder:
     """Loads a REALM embedder, or makes one from a BERT checkpoint.
 
-    A directory or hub id of RealmEmbedder, RealmScorer or RealmForOpenQA gives its (block) embedder exactly; a BERT one
-    gives `RealmEmbedder.from_bert` with a new projection.
+    A directory or hub id of RealmEmbedder, RealmScorer or RealmForOpenQA gives its embedder exactly, and a RealmScorer
+    whose queries have another one gives that too; a BERT one gives `RealmEmbedder.from_bert` with a new projection.
 
     Args:
         path_or_id: directory or hub id.
@@ -80,14 +103,15 @@ def load_encoder(path_or_id: str | Path, *, seed: int = 0) -> LoadedEncoder:
     """
     directory = resolve_directory(path_or_id)
     fields = read_config(directory)
+    query_embedder = None
     if fields.get("model_type") == "realm":
-        embedder = _load_embedder(directory, fields)
+        embedder, query_embedder = _load_embedders(directory, fields)
     else:
         check_is_bert(directory, fields)
         embedder = RealmEmbedder.from_bert(directory, seed=seed)
     tokenizer = load_tokenizer(directory)
     _check_tokenizer(directory, tokenizer, embedder.config)
-    return LoadedEncoder(embedder=embedder, tokenizer=tokenizer)
+    return LoadedEncoder(embedder=embedder, tokenizer=tokenizer, query_embedder=query_embedder)
 
 
 def load_open_qa(directory: Path) -> RealmForOpenQA:
@@ -100,15 +124,28 @@ def load_open_qa(directory: Path) -> RealmForOpenQA:
     return build(RealmForOpenQA, _config(directory, read_config(directory)), tensors, str(directory))
 
 
-def save_encoder(embedder: RealmEmbedder, tokenizer: Tokenizer, directory: Path) -> None:
-    """Writes config.json, model.safetensors, tokenizer.json and vocab.txt, which `load_encoder` reads back exactly."""
+def save_encoder(
+    embedder: RealmEmbedder, tokenizer: Tokenizer, directory: Path, *, query_embedder: RealmEmbedder | None = None
+) -> None:
+    """Writes config.json, model.safetensors, tokenizer.json and vocab.txt, which `load_encoder` reads back exactly.
+
+    As a RealmEmbedder; with an embedder of its own for queries as a RealmScorer, which has both.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(embedder.config)
-    config.architectures = [type(embedder).__name__]
+    if query_embedder is None:
+        config.architectures, tensors = ["RealmEmbedder"], _tensors_of(embedder)
+    else:
+        config.architectures = ["RealmScorer"]
+        tensors = _tensors_of(embedder, _BLOCK_PREFIX) | _tensors_of(query_embedder, _QUERY_PREFIX)
     config.save_pretrained(directory)
-    tensors = {name: tensor.contiguous() for name, tensor in embedder.state_dict().items() if name != _TIED_BIAS}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     save_tokenizer(tokenizer, directory)
+
+
+def _tensors_of(embedder: RealmEmbedder, prefix: str = "") -> dict[str, Tensor]:
+    tensors = {name: tensor for name, tensor in embedder.state_dict().items() if name != _TIED_BIAS}
+    return {prefix + name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
@@ -140,12 +177,19 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def _load_embedder(directory: Path, fields: dict[str, Any]) -> RealmEmbedder:
-    tensors = read_tensors(directory)
-    if any(name.startswith("embedder.") for name in tensors):  # RealmScorer, RealmForOpenQA
-        tensors = {n.removeprefix("embedder."): t for n, t in tensors.items() if n.startswith("embedder.")}
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    return build(RealmEmbedder, _config(directory, fields), tensors, str(directory))
+def _load_embedders(directory: Path, fields: dict[str, Any]) -> tuple[RealmEmbedder, RealmEmbedder | None]:
+    """That of blocks, and that of queries where it is another one."""
+    tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
+    blocks, queries = _with_prefix(tensors, _BLOCK_PREFIX), _with_prefix(tensors, _QUERY_PREFIX)
+    config = _config(directory, fields)
+    embedder = build(RealmEmbedder, config, blocks or tensors, str(directory))
+    # transformers writes a shared embedder under both names into a .bin file
+    is_shared = all(name in blocks and torch.equal(blocks[name], tensor) for name, tensor in queries.items())
+    return embedder, None if is_shared else build(RealmEmbedder, config, queries, str(directory))
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _config(directory: Path, fields: dict[str, Any]) -> RealmConfig:

@@ -18,12 +18,17 @@ _CONFIG_FIELDS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 _NOT_READ = "cls.predictions."
 
 
-def encoder_digest(embedder: RealmEmbedder) -> str:
+def encoder_digest(embedder: RealmEmbedder, query_embedder: RealmEmbedder | None = None) -> str:
     """SHA-256 (hex) of what an embedding depends on: configuration fields and tensors by name.
+
+    With an embedder of its own for queries the digest names the pair.
 
     Neither the files' layout nor their place, dropout, the attention implementation or the masked-LM head enters.
     The dtype does: bf16 weights are another encoder.
     """
+    if query_embedder is not None:
+        pair = {"embedder": encoder_digest(embedder), "query_embedder": encoder_digest(query_embedder)}
+        return hashlib.sha256(_canonical(pair)).hexdigest()
     fields = {name: getattr(embedder.config, name) for name in _CONFIG_FIELDS}
     return digest_of_weights(
         fields, {name: tensor for name, tensor in embedder.state_dict().items() if not name.startswith(_NOT_READ)}

@@ -40,6 +40,9 @@ def build(kind: type[Model], config: RealmConfig, tensors: Mapping[str, Tensor],
             action="Use the weights and the config.json of one and the same checkpoint.",
         )
     model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    for module in model.modules():
+        # As transformers marks what is loaded: else a model that takes this one in would draw its weights anew.
+        module._is_hf_initialized = True  # type: ignore[assignment]
     model.eval()
     return model
 

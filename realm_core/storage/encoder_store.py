@@ -11,10 +11,7 @@ from safetensors import SafetensorError
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, EncoderError, StoreError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from realm_core.modeling.checkpoints import LoadedEncoder
-    from realm_core.modeling.embedder import RealmEmbedder
     from realm_core.storage.files import Store
 
 
@@ -23,19 +20,19 @@ def encoder_path(digest: str) -> str:
     return f"encoders/{digest}"
 
 
-def put_encoder(store: Store, embedder: RealmEmbedder, tokenizer: Tokenizer) -> str:
+def put_encoder(store: Store, encoder: LoadedEncoder) -> str:
     """Saves an encoder under its digest, unless it is there and whole; returns the digest.
 
     Raises:
         StoreError: no room for it, here or in the store.
     """
-    from realm_core.modeling.checkpoints import encoder_digest, save_encoder
+    from realm_core.modeling.checkpoints import save_encoder
 
-    digest = encoder_digest(embedder)
+    digest = encoder.digest
     if not _is_whole(store, digest):
         with tempfile.TemporaryDirectory(prefix="realm-encoder-") as folder:
             try:
-                save_encoder(embedder, tokenizer, Path(folder))
+                save_encoder(encoder.embedder, encoder.tokenizer, Path(folder), query_embedder=encoder.query_embedder)
             except (OSError, SafetensorError) as error:
                 raise _cannot_save(folder, error) from error
             store.put_folder(Path(folder), encoder_path(digest), last="config.json")
@@ -55,10 +52,10 @@ def get_encoder(store: Store, digest: str) -> LoadedEncoder:
         ArtifactCorruptError: its weights are not the ones that its name says.
         EncoderError: its files cannot be read.
     """
-    from realm_core.modeling.checkpoints import encoder_digest, load_encoder
+    from realm_core.modeling.checkpoints import load_encoder
 
     loaded = load_encoder(str(store.local_folder(encoder_path(digest))))
-    found = encoder_digest(loaded.embedder)
+    found = loaded.digest
     if found != digest:
         raise ArtifactCorruptError(
             where=f"{store.url}/{encoder_path(digest)}",

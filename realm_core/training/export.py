@@ -3,6 +3,9 @@
 embedder/   RealmEmbedder               `realm embed --encoder`, `realm convert --model`
 scorer/     RealmScorer                 the same weights, as training used them
 encoder/    RealmKnowledgeAugEncoder    the masked language model beside it
+
+Where queries have an embedder of their own, `embedder/` embeds blocks, `query_embedder/` (a RealmEmbedder too) embeds
+queries, and `scorer/`, which has both, is the one for `realm embed --encoder`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ def export_best(run: RunFolder, *, encoder: LoadedEncoder, reader: RealmKnowledg
     """Exports the run's best checkpoint; returns `best_step`, `best_retrieval_utility` and `export`, the URL.
 
     Where retrieval utility is not available (training without a null document) the newest counts as the best.
-    Embedder and reader are those that the run began with: their weights are replaced.
+    Encoder and reader are those that the run began with: their weights are replaced.
 
     Raises:
         ArtifactMissingError: the run has no checkpoint.
@@ -40,7 +43,7 @@ def export_best(run: RunFolder, *, encoder: LoadedEncoder, reader: RealmKnowledg
             action="Run the command again.",
         )
     step, utility = (best.step, best.retrieval_utility) if best else (steps[-1], None)
-    load_trained_models(run.local_checkpoint(step), {"embedder": encoder.embedder, "encoder": reader})
+    load_trained_models(run.local_checkpoint(step), {**encoder.models, "encoder": reader})
     with tempfile.TemporaryDirectory(prefix="realm-export-") as folder:
         export_models(Path(folder), encoder=encoder, reader=reader)
         url = run.publish_export(Path(folder))
@@ -48,9 +51,10 @@ def export_best(run: RunFolder, *, encoder: LoadedEncoder, reader: RealmKnowledg
 
 
 def export_models(folder: Path, *, encoder: LoadedEncoder, reader: RealmKnowledgeAugEncoder) -> None:
-    """Writes the three folders, each with the tokenizer."""
-    save_encoder(encoder.embedder, encoder.tokenizer, folder / "embedder")
-    scorer = RealmScorer(encoder.config)
+    """Writes a folder of each class, each with the tokenizer."""
+    for name, embedder in encoder.models.items():
+        save_encoder(embedder, encoder.tokenizer, folder / name)
+    scorer = RealmScorer(encoder.config, query_embedder=encoder.query_embedder)
     scorer.embedder = encoder.embedder
     for name, model in (("scorer", scorer), ("encoder", reader)):
         model.save_pretrained(folder / name)

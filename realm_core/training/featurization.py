@@ -221,9 +221,9 @@ def pretrain_batch(
         joint_ids_BNL=joint.ids.reshape(shape_BN),
         joint_token_types_BNL=joint.token_types.reshape(shape_BN),
         joint_is_token_BNL=joint.is_token.reshape(shape_BN),
-        mask_positions_BM=_pad([[p + 1 for p in q.mask_positions] for q in queries], config.max_masks),
-        target_ids_BM=_pad([q.target_ids for q in queries], config.max_masks),
-        is_masked_BM=_pad([[1] * len(q.target_ids) for q in queries], config.max_masks).astype(np.bool_),
+        mask_positions_BM=_pad([[p + 1 for p in q.mask_positions] for q in queries]),
+        target_ids_BM=_pad([q.target_ids for q in queries]),
+        is_masked_BM=_pad([[1] * len(q.target_ids) for q in queries]).astype(np.bool_),
         candidate_block_ids_BN=np.array([[block.block_id for block in row] for row in candidates_BN], dtype=np.int64),
     )
 
@@ -257,8 +257,9 @@ def _fit(segments: Sequence[TokenIds], budget_tokens: int) -> list[TokenIds]:
     return fitted
 
 
-def _pad(rows: Sequence[Sequence[int]], width: int) -> npt.NDArray[np.int64]:
-    padded = np.zeros((len(rows), width), dtype=np.int64)
+def _pad(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """To the longest row: what is padded would be projected to the vocabulary for nothing."""
+    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
     for r, row in enumerate(rows):
         padded[r, : len(row)] = row
     return padded

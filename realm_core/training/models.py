@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
 
 class RealmPretrainModel(nn.Module):
-    """Embedder and knowledge-augmented encoder under one loss; query and block share the embedder."""
+    """Embedder and knowledge-augmented encoder under one loss; queries may have an embedder of their own."""
 
     def __init__(
-        self, embedder: RealmEmbedder, encoder: RealmKnowledgeAugEncoder, *, has_null_document: bool = True
+        self,
+        embedder: RealmEmbedder,
+        encoder: RealmKnowledgeAugEncoder,
+        *,
+        query_embedder: RealmEmbedder | None = None,
+        has_null_document: bool = True,
     ) -> None:
         super().__init__()
         self.embedder = embedder
+        self.query_embedder = query_embedder
         self.encoder = encoder
         self._has_null_document = has_null_document
 
@@ -40,7 +46,7 @@ class RealmPretrainModel(nn.Module):
 
     def _loss(self, batch: dict[str, Tensor]) -> RealmLoss:
         num_queries, num_candidates, _ = batch["candidate_ids_BNL"].shape
-        query_BD = project(self.embedder, batch["query_ids_BL"], batch["query_is_token_BL"])
+        query_BD = project(self.query_embedder or self.embedder, batch["query_ids_BL"], batch["query_is_token_BL"])
         block_RD = project(
             self.embedder,
             batch["candidate_ids_BNL"].flatten(0, 1),
@@ -62,15 +68,16 @@ class RealmPretrainModel(nn.Module):
 
 
 class InverseClozeModel(nn.Module):
-    """The embedder alone, giving query and block projections."""
+    """The embedder alone, giving query and block projections; queries may have one of their own."""
 
-    def __init__(self, embedder: RealmEmbedder) -> None:
+    def __init__(self, embedder: RealmEmbedder, query_embedder: RealmEmbedder | None = None) -> None:
         super().__init__()
         self.embedder = embedder
+        self.query_embedder = query_embedder
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Query projections [B, D] and block projections [B, D]."""
-        query_BD = project(self.embedder, batch["query_ids_BL"], batch["query_is_token_BL"])
+        query_BD = project(self.query_embedder or self.embedder, batch["query_ids_BL"], batch["query_is_token_BL"])
         block_BD = project(
             self.embedder, batch["block_ids_BL"], batch["block_is_token_BL"], batch["block_token_types_BL"]
         )

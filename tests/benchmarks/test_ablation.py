@@ -11,7 +11,7 @@ from benchmarks import ablation
 from benchmarks.ablation_corpus import AskedQuestion, BlocksInMemory, read_corpus, recall_at_5
 from benchmarks.ablation_index import MemorySnapshot
 from benchmarks.ablation_presets import ICT, PRESETS, ROWS, with_changes
-from benchmarks.ablation_start import embedder_of, new_config, train_masked_language_model
+from benchmarks.ablation_start import new_config, new_embedder, train_masked_language_model
 from benchmarks.ablation_store import AblationFolder
 from realm_core.errors import UsageError
 from realm_core.modeling.checkpoints import load_tokenizer
@@ -81,8 +81,7 @@ def test_a_blocks_neighbour_is_of_its_article():
 
 def test_a_snapshot_keeps_the_encoder_it_was_made_with(tiny_bert):
     special = ablation.special_tokens_of(load_tokenizer(tiny_bert))
-    encoder = RealmKnowledgeAugEncoder(new_config(TINY, 200, special.pad_id))
-    embedder = embedder_of(encoder, seed=1)
+    embedder = new_embedder(new_config(TINY, 200, special.pad_id), seed=1)
     blocks = BlocksInMemory([block("A", number) for number in range(8)])
     snapshot = MemorySnapshot(blocks, embedder, special, step=5, device="cpu")
     before = snapshot.search_token_ids([(20, 21), (24, 25)], 3)

@@ -23,7 +23,7 @@ class Prepared:
         encoder = load_encoder(bert)
         self.snapshot = replace(
             self.synthetic.publish(seed=1, step=0),
-            encoder_digest=put_encoder(self.store, encoder.embedder, encoder.tokenizer),
+            encoder_digest=put_encoder(self.store, encoder),
             dimension=encoder.config.retriever_proj_size,
         )
         self.corpus = replace(self.synthetic.corpus, tokenizer_digest=tokenizer_digest(encoder.tokenizer))

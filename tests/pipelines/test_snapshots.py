@@ -16,7 +16,7 @@ from realm_core.storage.snapshots import live_snapshot_id, load_snapshot, snapsh
 def whole(tmp_path, tiny_bert):
     whole = WholeStore(Store(str(tmp_path / "store")), tmp_path)
     encoder = load_encoder(str(tiny_bert))
-    whole.encoder_digest = put_encoder(whole.store, encoder.embedder, encoder.tokenizer)
+    whole.encoder_digest = put_encoder(whole.store, encoder)
     return whole
 
 

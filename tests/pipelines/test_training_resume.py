@@ -8,9 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
+import torch
 from support.processes import kill, trainer_ranks
 from support.whole_snapshots import flip_byte
 
@@ -21,7 +25,14 @@ from pipelines.ingest import IngestConfig, run_ingest
 from pipelines.pretrain import pretrain
 from pipelines.warmup import WarmupConfig, run_warmup
 from realm_core import RealmEmbedder, RealmKnowledgeAugEncoder, RealmScorer
+from realm_core.engines.torch_engine import TorchEngine
+from realm_core.modeling.checkpoints import load_encoder
+from realm_core.retrieval.query_encoder import QueryEncoder
+from realm_core.retrieval.snapshot_search import LocalSnapshotSearch
+from realm_core.storage.block_store import BlockRecords, load_corpus
+from realm_core.storage.encoder_store import get_encoder
 from realm_core.storage.files import Store
+from realm_core.storage.snapshots import load_snapshot
 from realm_core.training.run_folder import RunFolder
 
 pytestmark = [
@@ -137,6 +148,45 @@ def test_a_killed_rank_changes_no_step_of_pretraining_and_the_best_checkpoint_is
     for kind, name in ((RealmEmbedder, "embedder"), (RealmScorer, "scorer"), (RealmKnowledgeAugEncoder, "encoder")):
         assert kind.from_pretrained(f"{report.export}/{name}").config.hidden_size == 32
     run_embed(EmbedConfig(store=str(alone), encoder=f"{report.export}/embedder"))
+
+
+def test_a_killed_driver_changes_no_step_of_pretraining_with_two_embedders(alone, killed, tiny_bert):
+    report = pretrain(replace(pretrain_config(alone, tiny_bert), separate_embedders=True))
+    config = replace(pretrain_config(killed, tiny_bert), separate_embedders=True)
+    script = f"from pipelines.pretrain import PretrainConfig, pretrain; pretrain({config!r})"
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: newest_checkpoint(killed) > 0 or driver.poll() is not None, "a checkpoint")
+        ranks = trainer_ranks(driver.pid)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert 0 < newest_checkpoint(killed) < 24
+    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "the ranks of a dead driver end")
+    again = pretrain(config)
+    assert len(curve(alone)) == 24
+    assert curve(killed) == curve(alone)
+    assert again.best_retrieval_utility == report.best_retrieval_utility
+    assert_two_embedders(killed, report)
+
+
+def assert_two_embedders(folder, report):
+    """Both were trained, each its own way; they are exported, live, and searched with."""
+    store = Store(str(folder))
+    exported = load_encoder(f"{report.export}/scorer")
+    assert not torch.equal(exported.embedder.cls.dense.weight, exported.query_embedder.cls.dense.weight)
+    alone = load_encoder(f"{report.export}/query_embedder").embedder
+    assert torch.equal(alone.cls.dense.weight, exported.query_embedder.cls.dense.weight)
+    live = get_encoder(store, load_snapshot(store).encoder_digest)
+    assert live.query_embedder is not None
+    with closing(LocalSnapshotSearch(store)) as search:
+        found = QueryEncoder(store, search).search_text(["the bridge"], 2)
+    query = live.tokenizer.encode("the bridge", add_special_tokens=False).ids
+    blocks = [BlockRecords(store, load_corpus(store)).token_ids(int(hit)) for hit in found.block_ids_BK[0]]
+    markers = {"cls_token_id": live.token_id("[CLS]"), "sep_token_id": live.token_id("[SEP]")}
+    query_1D = TorchEngine(live.query_embedder, **markers).encode_queries([query])
+    blocks_KD = TorchEngine(live.embedder, **markers).encode(*zip(*blocks, strict=True))
+    np.testing.assert_allclose(found.relevances_BK[0], blocks_KD @ query_1D[0], rtol=1e-4, atol=1e-4)
 
 
 def assert_best(report, lines):

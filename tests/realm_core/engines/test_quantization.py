@@ -25,7 +25,7 @@ def quantized(tmp_path_factory, tiny_bert):
     """A store with an encoder and its int8 form: store, corpus, encoder's digest, name of the arithmetic."""
     synthetic = SyntheticStore(tmp_path_factory.mktemp("int8"), num_blocks=60)
     encoder = load_encoder(str(tiny_bert))
-    digest = put_encoder(synthetic.store, encoder.embedder, encoder.tokenizer)
+    digest = put_encoder(synthetic.store, encoder)
     said = []
     name = prepare_int8(synthetic.store, digest, synthetic.corpus, said.append)
     assert len(said) == 1

@@ -56,6 +56,15 @@ def test_queries_have_token_type_zero_only():
     np.testing.assert_allclose(ENGINE.encode_queries(TITLES), expected, rtol=1e-3, atol=1e-4)
 
 
+def test_queries_may_have_an_embedder_of_their_own():
+    other = RealmEmbedder(realm_config()).eval()
+    both = engine(query_embedder=other)
+    assert both.encode(TITLES, BODIES).tobytes() == ALL.tobytes()
+    alone = TorchEngine(other, tokens_per_pack=256, cls_token_id=CLS_ID, sep_token_id=SEP_ID)
+    assert both.encode_queries(TITLES).tobytes() == alone.encode_queries(TITLES).tobytes()
+    assert not np.allclose(both.encode_queries(TITLES), ENGINE.encode_queries(TITLES))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 39), min_size=1, max_size=40))
 def test_a_rows_bits_do_not_depend_on_the_other_rows(indices):

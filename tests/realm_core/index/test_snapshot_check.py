@@ -27,7 +27,7 @@ def whole(tmp_path):
 @pytest.fixture
 def encoder_digest(whole, tiny_bert):
     encoder = load_encoder(str(tiny_bert))
-    return put_encoder(whole.store, encoder.embedder, encoder.tokenizer)
+    return put_encoder(whole.store, encoder)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_manifest_that_is_damaged_or_under_another_name_is_found(whole, manife
 def test_damage_in_an_object_store_is_seen_behind_the_whole_copies_of_this_machine(s3_server, tmp_path, tiny_bert):
     whole = WholeStore(Store(f"{s3_server.make_bucket('snapshots')}/realm"), tmp_path)
     encoder = load_encoder(str(tiny_bert))
-    digest = put_encoder(whole.store, encoder.embedder, encoder.tokenizer)
+    digest = put_encoder(whole.store, encoder)
     manifest = whole.make(7, encoder_digest=digest)
     assert failed(check_snapshot(whole.store, manifest)) == {}
     paths = [*files_of(manifest), f"{encoder_path(digest)}/model.safetensors"]

@@ -91,6 +91,32 @@ def test_a_bert_checkpoint_becomes_an_embedder_of_the_given_seed(tmp_path):
     assert not torch.equal(load_encoder(tmp_path, seed=6).embedder(IDS).projected_score, expected(IDS).projected_score)
 
 
+def test_a_scorer_with_a_query_embedder_gives_both_exactly(tmp_path):
+    scorer = RealmScorer(realm_config(), query_embedder=RealmEmbedder(realm_config())).eval()
+    scorer.save_pretrained(tmp_path / "scorer")
+    write_vocabulary(tmp_path / "scorer")
+    loaded = load_encoder(tmp_path / "scorer")
+    assert torch.equal(loaded.embedder(IDS).projected_score, scorer.embedder(IDS).projected_score)
+    assert torch.equal(loaded.query_embedder(IDS).projected_score, scorer.query_embedder(IDS).projected_score)
+    save_encoder(loaded.embedder, loaded.tokenizer, tmp_path / "again", query_embedder=loaded.query_embedder)
+    again = load_encoder(tmp_path / "again")
+    assert again.digest == loaded.digest
+    assert torch.equal(again.query_embedder(IDS).projected_score, scorer.query_embedder(IDS).projected_score)
+    empty = RealmEmbedder(realm_config())
+    _, info = RealmScorer.from_pretrained(tmp_path / "again", query_embedder=empty, output_loading_info=True)
+    assert not any(info.values()), info
+    assert torch.equal(empty.eval()(IDS).projected_score, scorer.query_embedder(IDS).projected_score)
+
+
+def test_a_shared_embedder_that_is_written_under_both_names_is_one(tmp_path):
+    embedder = RealmEmbedder(realm_config()).eval()
+    embedder.config.save_pretrained(tmp_path)
+    names = ("embedder", "query_embedder")
+    torch.save({f"{n}.{k}": t for n in names for k, t in embedder.state_dict().items()}, tmp_path / "pytorch_model.bin")
+    write_vocabulary(tmp_path)
+    assert load_encoder(tmp_path).query_embedder is None
+
+
 def test_a_scorer_gives_its_embedder(tmp_path):
     scorer = RealmScorer(realm_config()).eval()
     scorer.save_pretrained(tmp_path)

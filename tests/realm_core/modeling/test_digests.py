@@ -72,3 +72,11 @@ def test_the_tokenizers_digest_sees_words_and_case_but_not_padding(tokenizer):
     assert tokenizer_digest(cased) != expected
     swapped = tokenizer.to_str().replace('"cat"', '"dog"')
     assert tokenizer_digest(Tokenizer.from_str(swapped)) != expected
+
+
+def test_a_query_embedder_of_its_own_makes_another_encoder():
+    shared, pair = encoder_digest(embedder()), encoder_digest(embedder(), embedder())
+    changed = embedder()
+    with torch.no_grad():
+        changed.cls.dense.weight.add_(1.0)
+    assert len({shared, pair, encoder_digest(embedder(), changed), encoder_digest(changed, embedder())}) == 4

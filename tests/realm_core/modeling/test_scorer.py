@@ -61,9 +61,9 @@ def test_word_embeddings_may_replace_the_candidates_ids():
 
 def test_queries_may_have_an_embedder_of_their_own():
     other = RealmEmbedder(realm_config()).eval()
-    scorer = RealmScorer(realm_config(), query_embedder=other).eval()
     given = arguments()
     expected = other(given["input_ids"], given["attention_mask"]).projected_score
+    scorer = RealmScorer(realm_config(), query_embedder=other).eval()
     assert scorer.query_embedder is other
     assert torch.equal(scorer(**given).query_score, expected)
     assert "query_embedder.realm.pooler.dense.weight" in scorer.state_dict()

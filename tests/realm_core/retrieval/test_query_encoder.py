@@ -47,7 +47,7 @@ def prepared(tmp_path_factory, tiny_bert):
         counts={},
     )
     save_corpus(store, corpus)
-    digests = [put_encoder(store, encoder.embedder, encoder.tokenizer) for encoder in encoders]
+    digests = [put_encoder(store, encoder) for encoder in encoders]
     manifests = [
         SnapshotManifest(
             corpus_digest=corpus.digest, encoder_digest=digest, encoder_step=step, precision="fp32", dimension=128,

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError
 from realm_core.modeling.checkpoints import encoder_digest, load_encoder
@@ -10,7 +11,7 @@ from realm_core.storage.files import Store
 def stored(tmp_path, tiny_bert):
     """A store with an encoder: store, digest, and the encoder as it came."""
     store, encoder = Store(str(tmp_path)), load_encoder(str(tiny_bert))
-    return store, put_encoder(store, encoder.embedder, encoder.tokenizer), encoder
+    return store, put_encoder(store, encoder), encoder
 
 
 def weights(digest):
@@ -23,6 +24,18 @@ def test_an_encoder_comes_back_under_its_digest(stored):
     assert encoder_digest(get_encoder(store, digest).embedder) == digest
     with pytest.raises(ArtifactMissingError):
         get_encoder(store, "0" * 64)
+
+
+def test_an_encoder_with_a_query_embedder_comes_back_with_it(stored):
+    store, shared_digest, encoder = stored
+    pair = encoder.separated()
+    with torch.no_grad():
+        pair.query_embedder.cls.dense.weight.add_(1.0)
+    digest = put_encoder(store, pair)
+    assert digest not in (shared_digest, encoder.separated().digest)
+    found = get_encoder(store, digest)
+    assert torch.equal(found.query_embedder.cls.dense.weight, pair.query_embedder.cls.dense.weight)
+    assert torch.equal(found.embedder.cls.dense.weight, encoder.embedder.cls.dense.weight)
 
 
 def test_a_flipped_bit_in_the_weights_is_noticed(stored):
@@ -38,5 +51,5 @@ def test_a_damaged_encoder_is_stored_again_where_its_source_is_given(stored, kee
     store, digest, encoder = stored
     whole = store.read_bytes(weights(digest))
     store.write_bytes(weights(digest), whole[:keep])
-    assert put_encoder(store, encoder.embedder, encoder.tokenizer) == digest
+    assert put_encoder(store, encoder) == digest
     assert store.read_bytes(weights(digest)) == whole

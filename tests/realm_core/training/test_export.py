@@ -26,15 +26,21 @@ def start(bert):
     return load_encoder(bert), RealmKnowledgeAugEncoder.from_bert(bert)
 
 
-def save_trained(run, bert, step, utility):
+def save_trained(run, bert, step, utility, *, is_separate=False):
     """A checkpoint whose weights are moved by the step; returns its models."""
     encoder, reader = start(bert)
-    models = {"embedder": encoder.embedder, "encoder": reader}
+    encoder = encoder.separated() if is_separate else encoder
+    models = {**encoder.models, "encoder": reader}
     with torch.no_grad():
         for model in models.values():
             for parameter in model.parameters():
                 parameter.add_(step)
 
+    save_models(run, models, step, utility)
+    return models
+
+
+def save_models(run, models, step, utility):
     def write(folder):
         save_training_state(
             folder,
@@ -46,7 +52,6 @@ def save_trained(run, bert, step, utility):
         )
 
     run.save_checkpoint(step, write, merit=Merit(step=step, retrieval_utility=utility, is_whole=True))
-    return models
 
 
 def test_the_best_checkpoint_is_exported_and_loads_as_each_class(tmp_path, bert):
@@ -73,6 +78,24 @@ def test_the_best_checkpoint_is_exported_and_loads_as_each_class(tmp_path, bert)
         assert ids == encoder.tokenizer.encode("[CLS] the old bridge [SEP]", add_special_tokens=False).ids
     again = load_encoder(folder / "embedder")
     assert torch.equal(again.embedder.cls.dense.weight, best["embedder"].cls.dense.weight)
+
+
+def test_a_query_embedder_of_its_own_is_exported_beside_that_of_blocks(tmp_path, bert):
+    run = RunFolder(Store(str(tmp_path / "store")), "pretrain-x")
+    best = save_trained(run, bert, 1, utility=0.5, is_separate=True)
+    with torch.no_grad():
+        best["query_embedder"].cls.dense.weight.add_(1.0)
+    save_models(run, best, 2, utility=0.7)
+    encoder, reader = start(bert)
+    export_best(run, encoder=encoder.separated(), reader=reader)
+    folder = tmp_path / "store/runs/pretrain-x/export"
+    assert sorted(path.name for path in folder.iterdir()) == ["embedder", "encoder", "query_embedder", "scorer"]
+    both = load_encoder(folder / "scorer")
+    for name, embedder in both.models.items():
+        alone = RealmEmbedder.from_pretrained(folder / name)
+        for key, tensor in best[name].state_dict().items():
+            assert torch.equal(embedder.state_dict()[key], tensor), (name, key)
+            assert torch.equal(alone.state_dict()[key], tensor), (name, key)
 
 
 def test_a_run_without_checkpoints_has_nothing_to_export(tmp_path, bert):

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,22 @@ def test_the_gradient_of_the_loss_reaches_retriever_and_encoder(model):
         assert dict(model.named_parameters())[name].grad.abs().sum() > 0
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert unused == []
+
+
+def test_a_query_embedder_of_its_own_takes_the_queries_part_of_the_gradient(model):
+    set_dropout(model, 0.0)
+    model(batch())[0].backward()
+    apart = copy.deepcopy(model)
+    apart.query_embedder = copy.deepcopy(model.embedder)
+    apart.zero_grad()
+    loss = apart(batch())[0]
+    assert torch.equal(loss, model(batch())[0])
+    loss.backward()
+    for name, shared in model.embedder.named_parameters():
+        if shared.grad is not None:
+            parts = [dict(e.named_parameters())[name].grad for e in (apart.embedder, apart.query_embedder)]
+            torch.testing.assert_close(sum(parts), shared.grad, msg=name)
+            assert all(part.abs().sum() > 0 for part in parts) or "bias" in name, name
 
 
 def test_padding_changes_nothing(model):
