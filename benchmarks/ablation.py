@@ -1,10 +1,10 @@
 """The ablations of REALM's table 2 in small, on SQuAD's articles: what each part of pre-training does for retrieval.
 
-A small BERT that is to read is trained by masked language modeling alone, another one that is to retrieve by the inverse
-cloze task alone (a warm-up per seed), and both are pre-trained as REALM from there, once for each row and seed. SQuAD's
-questions only measure: zero-shot recall@5 over all paragraphs. Everything runs in this process, without Ray or FAISS;
-losses, masks, examples and models are the product's (`realm_core`). Each result is kept in --work when it is done, and a
-rerun goes on from there.
+A small BERT that is to read is trained by masked language modeling alone, another one that is to retrieve by the
+inverse cloze task alone (a warm-up per seed), and both are pre-trained as REALM from there, once for each row and
+seed. SQuAD's questions only measure: zero-shot recall@5 over all paragraphs. Everything runs in this process, without
+Ray or FAISS; losses, masks, examples and models are the product's (`realm_core`). Each result is kept in --work when
+it is done, and a rerun goes on from there.
 """
 
 from __future__ import annotations
