@@ -1,10 +1,9 @@
 """The ablations of REALM's table 2 in small, on SQuAD's articles: what each part of pre-training does for retrieval.
 
-A small BERT that is to read is trained by masked language modeling alone, another one that is to retrieve by the
-inverse cloze task alone (a warm-up per seed), and both are pre-trained as REALM from there, once for each row and
-seed. SQuAD's questions only measure: zero-shot recall@5 over all paragraphs. Everything runs in this process, without
-Ray or FAISS; losses, masks, examples and models are the product's (`realm_core`). Each result is kept in --work when
-it is done, and a rerun goes on from there.
+A small BERT is trained by masked language modeling alone, warmed up by the inverse cloze task (a warm-up per seed),
+and pre-trained as REALM from there, once for each row and seed. SQuAD's questions only measure: zero-shot recall@5
+over all paragraphs. Everything runs in this process, without Ray or FAISS; losses, masks, examples and models are the
+product's (`realm_core`). Each result is kept in --work when it is done, and a rerun goes on from there.
 """
 
 from __future__ import annotations
@@ -21,13 +20,15 @@ import torch
 from benchmarks.ablation_corpus import read_corpus
 from benchmarks.ablation_plot import plot_curves
 from benchmarks.ablation_presets import ICT, ICT_LABEL, ICT_PAPER, PRESETS, ROWS, Preset, with_changes
+from benchmarks.ablation_reader import new_config, train_reader
 from benchmarks.ablation_rows import Corpus, MemorySnapshot, pretrain_row
-from benchmarks.ablation_start import new_config, new_embedder, train_masked_language_model, warm_up
+from benchmarks.ablation_start import embedder_of, warm_up
 from benchmarks.ablation_store import AblationFolder
 from benchmarks.command import benchmark_parser, print_last_line
 from realm_core.modeling.checkpoints import load_tokenizer
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
+from realm_core.training.cpu_memory import keep_freed_memory
 from realm_core.training.featurization import SpecialTokens
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Ablation:
         if self._folder.result("mlm") is None:
             started = time.monotonic()
             encoder = self._new_encoder()
-            losses = train_masked_language_model(
+            losses = train_reader(
                 encoder,
                 self._corpus.blocks,
                 self._preset,
@@ -78,7 +79,7 @@ class Ablation:
         done = self._folder.result(name)
         if done is None:
             started = time.monotonic()
-            embedder = new_embedder(self._config, seed=seed)
+            embedder = embedder_of(self._start_encoder(), seed=seed)
             before = self._recall(embedder)
             accuracies = warm_up(
                 embedder,
@@ -104,7 +105,7 @@ class Ablation:
         done = self._folder.result(result_name)
         if done is None:
             encoder = self._start_encoder()
-            embedder = new_embedder(self._config, seed=seed)
+            embedder = embedder_of(encoder, seed=seed)
             self._folder.load(f"{ICT}-seed-{seed}", embedder)
             done = pretrain_row(
                 ROWS[name],
@@ -198,6 +199,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     preset = with_changes(PRESETS[name], options.set)
     preset = replace(preset, seeds=tuple(options.seeds)) if options.seeds else preset
     started = time.monotonic()
+    if options.device == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(resolve_directory(options.encoder or _demo_encoder()))
     special = special_tokens_of(tokenizer)
     blocks, questions = read_corpus(options.data, tokenizer, preset)

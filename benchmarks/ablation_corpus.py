@@ -46,6 +46,7 @@ class BlocksInMemory:
         self.blocks = blocks
         self.title_ids = [np.array(block.title_token_ids, dtype=np.uint16) for block in blocks]
         self.body_ids = [np.array(block.body_token_ids, dtype=np.uint16) for block in blocks]
+        self._tokens = [{*block.title_token_ids, *block.body_token_ids} for block in blocks]
         starts: dict[str, int] = {}
         for number, block in enumerate(blocks):
             starts.setdefault(block.title, number)
@@ -62,6 +63,15 @@ class BlocksInMemory:
     def token_ids(self, block_id: int) -> tuple[list[int], list[int]]:
         """Title and body token ids of a block."""
         return self.title_ids[block_id].tolist(), self.body_ids[block_id].tolist()
+
+    def with_tokens(self, block_id: int, token_ids: Sequence[int]) -> list[int]:
+        """The other blocks of the same article that have all of these tokens, in body or title."""
+        title, wanted = self.blocks[block_id].title, set(token_ids)
+        first = self._first_of_title[title]
+        last = first
+        while last < len(self.blocks) and self.blocks[last].title == title:
+            last += 1
+        return [other for other in range(first, last) if other != block_id and wanted <= self._tokens[other]]
 
     def neighbour(self, block_id: int) -> int:
         """The next block of the same article; after its last one its first."""

@@ -89,13 +89,13 @@ PRESETS = {
     ),
     "cpu": Preset(
         hidden_size=128, num_layers=2, query_length_tokens=48, block_length_tokens=128, num_articles=None,
-        num_questions=2000, mlm_steps=2500, mlm_batch_size=32, mlm_learning_rate=1e-3, ict_steps=400,
-        ict_batch_size=64, ict_learning_rate=5e-4, realm_steps=400, realm_batch_size=16, realm_learning_rate=3e-4,
-        num_candidates=5, refresh_interval_steps=50, seeds=(0, 1),
+        num_questions=8533, mlm_steps=2000, mlm_batch_size=64, mlm_learning_rate=1e-3, ict_steps=30,
+        ict_batch_size=64, ict_learning_rate=5e-4, realm_steps=160, realm_batch_size=32, realm_learning_rate=1e-4,
+        num_candidates=5, refresh_interval_steps=40, seeds=(0, 1),
     ),
     "gpu": Preset(
         hidden_size=256, num_layers=4, query_length_tokens=64, block_length_tokens=288, num_articles=None,
-        num_questions=8533, mlm_steps=6000, mlm_batch_size=128, mlm_learning_rate=5e-4, ict_steps=1000,
+        num_questions=8533, mlm_steps=6000, mlm_batch_size=128, mlm_learning_rate=5e-4, ict_steps=100,
         ict_batch_size=256, ict_learning_rate=3e-4, realm_steps=1000, realm_batch_size=32, realm_learning_rate=1e-4,
         num_candidates=8, refresh_interval_steps=50, seeds=(0, 1, 2),
     ),

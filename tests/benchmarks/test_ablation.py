@@ -11,7 +11,8 @@ from benchmarks import ablation
 from benchmarks.ablation_corpus import AskedQuestion, BlocksInMemory, read_corpus, recall_at_5
 from benchmarks.ablation_index import MemorySnapshot
 from benchmarks.ablation_presets import ICT, PRESETS, ROWS, with_changes
-from benchmarks.ablation_start import new_config, new_embedder, train_masked_language_model
+from benchmarks.ablation_reader import new_config, train_reader
+from benchmarks.ablation_start import embedder_of
 from benchmarks.ablation_store import AblationFolder
 from realm_core.errors import UsageError
 from realm_core.modeling.checkpoints import load_tokenizer
@@ -81,7 +82,8 @@ def test_a_blocks_neighbour_is_of_its_article():
 
 def test_a_snapshot_keeps_the_encoder_it_was_made_with(tiny_bert):
     special = ablation.special_tokens_of(load_tokenizer(tiny_bert))
-    embedder = new_embedder(new_config(TINY, 200, special.pad_id), seed=1)
+    encoder = RealmKnowledgeAugEncoder(new_config(TINY, 200, special.pad_id))
+    embedder = embedder_of(encoder, seed=1)
     blocks = BlocksInMemory([block("A", number) for number in range(8)])
     snapshot = MemorySnapshot(blocks, embedder, special, step=5, device="cpu")
     before = snapshot.search_token_ids([(20, 21), (24, 25)], 3)
@@ -100,7 +102,7 @@ def test_masked_language_modeling_learns_the_text(tiny_bert):
     encoder = RealmKnowledgeAugEncoder(new_config(TINY, 200, special.pad_id))
     blocks = BlocksInMemory([block("A", number) for number in range(4)])
     preset = with_changes(TINY, ["mlm_steps=60", "mlm_learning_rate=0.01"])
-    losses = train_masked_language_model(encoder, blocks, preset, special, device="cpu", say=print)
+    losses = train_reader(encoder, blocks, preset, special, device="cpu", say=print)
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
