@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SEED = 0
 OVERSAMPLED = 32
 POWER_ITERATIONS = 4
+SHORTEST = 1e-4
 
 
 def word_vectors(blocks: BlocksInMemory, *, vocab_size: int, hidden_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +34,7 @@ def word_vectors(blocks: BlocksInMemory, *, vocab_size: int, hidden_size: int) -
     num_kept = min(hidden_size, rank)
     vectors_VH[:, :num_kept] = (left_VK * values_K)[:, :num_kept]
     lengths_V1 = vectors_VH.norm(dim=1, keepdim=True)
-    is_known_V = lengths_V1[:, 0] > 0
+    is_known_V = lengths_V1[:, 0] > SHORTEST  # of a word that does not occur there is a rounding error
     return torch.where(is_known_V[:, None], vectors_VH / lengths_V1, 0.0), is_known_V
 
 

@@ -14,6 +14,7 @@ from benchmarks.ablation_presets import ICT, PRESETS, ROWS, with_changes
 from benchmarks.ablation_reader import new_config, train_reader
 from benchmarks.ablation_start import embedder_of
 from benchmarks.ablation_store import AblationFolder
+from benchmarks.ablation_words import word_vectors
 from realm_core.errors import UsageError
 from realm_core.modeling.checkpoints import load_tokenizer
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
@@ -78,6 +79,25 @@ def test_recall_counts_an_answer_in_the_questions_own_article_only():
 def test_a_blocks_neighbour_is_of_its_article():
     blocks = BlocksInMemory([block("A", 0), block("A", 1), block("B", 2)])
     assert [blocks.neighbour(number) for number in range(3)] == [1, 0, 2]
+
+
+def test_paragraphs_with_what_is_masked_are_the_other_ones_of_the_article():
+    blocks = BlocksInMemory([block("A", 0), block("A", 1), block("A", 2), block("B", 1)])
+    assert blocks.with_tokens(0, (21, 22)) == [1]
+    assert blocks.with_tokens(0, (9,)) == [1, 2]  # in the title
+    assert blocks.with_tokens(3, (21,)) == []
+
+
+def test_words_of_one_article_have_like_vectors_and_words_that_do_not_occur_have_none():
+    texts = {"A": (20, 21, 22), "B": (40, 41, 42)}
+    blocks = BlocksInMemory(
+        [Block(title, title, "", (9,), (*body, 60 + number), (0,), ()) for number in range(4)
+         for title, body in texts.items()]
+    )  # fmt: skip
+    vectors_VH, is_known_V = word_vectors(blocks, vocab_size=80, hidden_size=4)
+    assert sorted(is_known_V.nonzero().flatten().tolist()) == [20, 21, 22, 40, 41, 42, 60, 61, 62, 63]
+    torch.testing.assert_close(vectors_VH.norm(dim=1), is_known_V.float())
+    assert vectors_VH[20] @ vectors_VH[21] > 0.99 > 0.1 > abs(vectors_VH[20] @ vectors_VH[40])
 
 
 def test_a_snapshot_keeps_the_encoder_it_was_made_with(tiny_bert):
