@@ -221,10 +221,13 @@ def _refresh_figures(refreshes: Sequence[Row]) -> list[Figure]:
     if not live:
         return []
     caption = (
-        "Above, how fast a refresh embeds blocks. Below, the share of an older snapshot's ten best hits that are still"
+        "Above, how fast each refresh embedded blocks. Below, the share of an older snapshot's ten best hits that are still"
         " among those of the next one, for the same queries: how far one refresh moves retrieval."
     )
-    return [Figure(title="Refreshes: pace and change", caption=caption, svg=run_plots.refresh_rates(live))]
+    wide, narrow = (
+        run_plots.refresh_rates(live, width=width) for width in (plots.FULL_PAGE_INCHES, plots.HALF_PAGE_INCHES)
+    )
+    return [Figure(title="Refreshes: pace and change", caption=caption, svg=wide, narrow_svg=narrow)]
 
 
 def _training_figures(steps: Sequence[Row]) -> list[Figure]:

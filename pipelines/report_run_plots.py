@@ -27,7 +27,7 @@ def throughput(rows: Sequence[Row]) -> str:
     return svg("throughput", draw, height=TALL_INCHES)
 
 
-def refresh_rates(refreshes: Sequence[Row]) -> str:
+def refresh_rates(refreshes: Sequence[Row], *, width: float) -> str:
     """Of each live refresh: above, blocks embedded per second; below, overlap@10 with the snapshot before."""
 
     def draw(figure: Any) -> None:  # noqa: ANN401
@@ -41,4 +41,4 @@ def refresh_rates(refreshes: Sequence[Row]) -> str:
         below.set(ylim=(0, 1.05), ylabel="overlap@10", xlabel="training step of the refresh's encoder")
         below.set_xticks(places, [str(row["step"]) for row in refreshes])
 
-    return svg("refresh-rates", draw, height=TALL_INCHES)
+    return svg(f"refresh-rates-{width:.0f}", draw, width=width, height=TALL_INCHES)
