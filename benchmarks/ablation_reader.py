@@ -10,7 +10,8 @@ them teaches nothing. Three things make a small one read within minutes:
   with random matrices 0.51 after 1,500 steps;
 - as often as not a masked sentence is read with a paragraph that has what is masked.
 
-Its masks are those of all rows alike, so that no row begins nearer to its task than another.
+Its masks are salient spans, as the paper's own row has them. With the masks of all rows in turn, so that none begins
+nearer to its task, it told candidates apart half as well after as many steps, and REALM's recall fell.
 
 Shapes: B examples, L tokens, M masked positions, V vocabulary, H hidden.
 """
@@ -28,7 +29,7 @@ from benchmarks.ablation_words import word_vectors
 from realm_core.modeling.configuration import RealmConfig
 from realm_core.training.example_generator import DataOrder
 from realm_core.training.featurization import NULL_DOCUMENT, CandidateBlock, FeaturizerConfig, pretrain_batch
-from realm_core.training.masked_queries import MASKINGS, masked_query
+from realm_core.training.masked_queries import masked_query
 from realm_core.training.masking import MaskedQuery
 from realm_core.training.models import to_tensors
 
@@ -131,7 +132,7 @@ class _Sentences:
             block_id, rng = self._order.block_at(position)
             query = masked_query(
                 self._blocks.take([block_id])[0],
-                MASKINGS[position % len(MASKINGS)],
+                "salient-span",
                 rng,
                 mask_id=self._special.mask_id,
                 max_query_tokens=self._lengths.max_query_tokens,

@@ -221,8 +221,8 @@ def _refresh_figures(refreshes: Sequence[Row]) -> list[Figure]:
     if not live:
         return []
     caption = (
-        "Above, how fast each refresh embedded blocks. Below, the share of an older snapshot's ten best hits that are still"
-        " among those of the next one, for the same queries: how far one refresh moves retrieval."
+        "Above, how fast each refresh embedded blocks. Below, the share of an older snapshot's ten best hits that are"
+        " still among those of the next one, for the same queries: how far one refresh moves retrieval."
     )
     wide, narrow = (
         run_plots.refresh_rates(live, width=width) for width in (plots.FULL_PAGE_INCHES, plots.HALF_PAGE_INCHES)

@@ -67,9 +67,9 @@ def test_the_null_document_has_markers_only() -> None:
 
 def test_masks_are_at_their_positions_in_query_and_joint_input() -> None:
     batch = small_batch()
-    assert batch.mask_positions_BM.tolist() == [[2, 3, 0]]
-    assert batch.target_ids_BM.tolist() == [[12, 13, 0]]
-    assert batch.is_masked_BM.tolist() == [[True, True, False]]
+    assert batch.mask_positions_BM.tolist() == [[2, 3]]
+    assert batch.target_ids_BM.tolist() == [[12, 13]]
+    assert batch.is_masked_BM.tolist() == [[True, True]]
     positions = batch.mask_positions_BM[batch.is_masked_BM]
     assert (batch.query_ids_BL[0, positions] == MASK).all()
     assert (batch.joint_ids_BNL[0][:, positions] == MASK).all()
@@ -82,7 +82,7 @@ def test_types_and_sizes_of_a_batch() -> None:
     assert shapes["query_ids_BL"] == shapes["query_is_token_BL"] == (3, 8)
     assert shapes["candidate_ids_BNL"] == shapes["candidate_token_types_BNL"] == (3, 2, 12)
     assert shapes["joint_ids_BNL"] == shapes["joint_is_token_BNL"] == (3, 2, 20)
-    assert shapes["mask_positions_BM"] == shapes["target_ids_BM"] == shapes["is_masked_BM"] == (3, 3)
+    assert shapes["mask_positions_BM"] == shapes["target_ids_BM"] == shapes["is_masked_BM"] == (3, 2)
     dtypes = {f.name: getattr(batch, f.name).dtype.name for f in fields(batch)}
     assert dtypes["joint_ids_BNL"] == dtypes["joint_token_types_BNL"] == "int32"
     assert dtypes["mask_positions_BM"] == dtypes["target_ids_BM"] == dtypes["candidate_block_ids_BN"] == "int64"
@@ -96,8 +96,10 @@ def test_rows_do_not_mix() -> None:
     both = pretrain_batch(queries, rows, config=CONFIG, special=SPECIAL)
     for b in range(2):
         alone = pretrain_batch(queries[b : b + 1], rows[b : b + 1], config=CONFIG, special=SPECIAL)
-        for name in ("query_ids_BL", "candidate_ids_BNL", "joint_ids_BNL", "joint_token_types_BNL", "target_ids_BM"):
+        for name in ("query_ids_BL", "candidate_ids_BNL", "joint_ids_BNL", "joint_token_types_BNL"):
             assert np.array_equal(getattr(both, name)[b], getattr(alone, name)[0]), name
+    assert both.target_ids_BM.tolist() == [[12, 13], [9, 0]]
+    assert both.is_masked_BM.tolist() == [[True, True], [True, False]]
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(4, 300))
