@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from support.snapshots import SyntheticStore
 
 from realm_core.engines.engine import Work
-from realm_core.engines.loading import StoreEngineLoader
+from realm_core.engines.loading import StoreEngineLoader, engine_of
 from realm_core.engines.quantization import load_int8_engine, prepare_int8, quantized_arithmetic, read_quantized
 from realm_core.errors import ArtifactCorruptError, BlockError
 from realm_core.modeling.checkpoints import load_encoder
@@ -76,6 +77,19 @@ def test_queries_are_embedded(engine):
     whole = engine.encode_queries(TITLES)
     assert whole.shape == (30, engine.dimension)
     assert engine.encode_queries(TITLES[4:6]).tobytes() == whole[4:6].tobytes()
+
+
+def test_queries_that_have_an_embedder_of_their_own_are_embedded_with_it_in_fp32(quantized, tiny_bert):
+    store, corpus, _, _ = quantized
+    pair = load_encoder(str(tiny_bert)).separated()
+    with torch.no_grad():
+        pair.query_embedder.cls.dense.bias.add_(torch.arange(pair.config.retriever_proj_size))
+    digest = put_encoder(store, pair)
+    engine = load_int8_engine(store, digest, prepare_int8(store, digest, corpus), threads=2)
+    exact = StoreEngineLoader(threads=2).load(store, digest, "fp32")
+    np.testing.assert_allclose(engine.encode_queries(TITLES), exact.encode_queries(TITLES), rtol=1e-4, atol=1e-4)
+    shared = engine_of(load_encoder(str(tiny_bert)))
+    assert not np.allclose(engine.encode_queries(TITLES), shared.encode_queries(TITLES), atol=0.1)
 
 
 def test_rows_that_cannot_be_embedded_are_named(engine):
