@@ -5,7 +5,8 @@ Shapes: B queries, K hits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 RECALL_AT = 5
 QUESTIONS_SEED = 20
+MOST_OTHERS, MOST_OTHERS_OF_ARTICLE = 20, 5
+"""Paragraphs other than its own that a salient span may stand in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,10 @@ class BlocksInMemory:
 
 
 def read_corpus(data: Path, tokenizer: Tokenizer, preset: Preset) -> tuple[BlocksInMemory, list[AskedQuestion]]:
-    """One block per paragraph, and the questions drawn for measuring, whose articles are always among the blocks."""
+    """One block per paragraph, and the questions drawn for measuring, whose articles are always among the blocks.
+
+    Salient spans are those that retrieval can help with, see `with_recurring_spans`.
+    """
     asked = list(read_json_lines(data, "squad/questions-valid.jsonl.gz"))
     titles = {question["title"] for question in asked}
     articles = sorted(read_documents(data), key=lambda document: document.title not in titles)[: preset.num_articles]
@@ -114,7 +120,33 @@ def read_corpus(data: Path, tokenizer: Tokenizer, preset: Preset) -> tuple[Block
         )
         for fields in (asked[number] for number in sorted(drawn))
     ]
-    return BlocksInMemory(blocks), questions
+    return BlocksInMemory(with_recurring_spans(blocks)), questions
+
+
+def with_recurring_spans(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks with those salient spans alone that some others of their article have, and few of all others.
+
+    Hardly a fact of all Wikipedia stands in one block alone; of the salient spans of SQuAD's paragraphs 43 % stand in
+    no other paragraph of their article, so that there is nothing to retrieve for them. What nearly all paragraphs of an
+    article have tells none of them from another. And of the paragraphs that have what is left 2 % are of the article:
+    years and nationalities, with which retrieval learns to prefer paragraphs full of these to those of the topic.
+    """
+    tokens = [{*block.title_token_ids, *block.body_token_ids} for block in blocks]
+    having: dict[int, set[int]] = defaultdict(set)
+    for number, token_ids in enumerate(tokens):
+        for token_id in token_ids:
+            having[token_id].add(number)
+
+    def recurs(number: int, span: tuple[int, int]) -> bool:
+        wanted = blocks[number].body_token_ids[slice(*span)]
+        others = set.intersection(*sorted((having[token_id] for token_id in wanted), key=len)) - {number}
+        of_article = sum(blocks[other].title == blocks[number].title for other in others)
+        return len(others) <= MOST_OTHERS and 1 <= of_article <= MOST_OTHERS_OF_ARTICLE
+
+    return [
+        replace(block, salient_spans=tuple(span for span in block.salient_spans if recurs(number, span)))
+        for number, block in enumerate(blocks)
+    ]
 
 
 def recall_at_5(blocks: BlocksInMemory, questions: Sequence[AskedQuestion], hits_BK: np.ndarray) -> float:

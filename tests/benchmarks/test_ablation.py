@@ -8,7 +8,15 @@ import torch
 from support.tiny import write_corpus
 
 from benchmarks import ablation
-from benchmarks.ablation_corpus import AskedQuestion, BlocksInMemory, read_corpus, recall_at_5
+from benchmarks.ablation_corpus import (
+    MOST_OTHERS,
+    MOST_OTHERS_OF_ARTICLE,
+    AskedQuestion,
+    BlocksInMemory,
+    read_corpus,
+    recall_at_5,
+    with_recurring_spans,
+)
 from benchmarks.ablation_index import MemorySnapshot
 from benchmarks.ablation_presets import ICT, PRESETS, ROWS, with_changes
 from benchmarks.ablation_reader import new_config, train_reader
@@ -74,6 +82,21 @@ def test_recall_counts_an_answer_in_the_questions_own_article_only():
     blocks = BlocksInMemory([block("A", 0), block("B", 0)])
     questions = [AskedQuestion((1,), "A", ("text 0",)), AskedQuestion((1,), "B", ("text 0",))]
     assert recall_at_5(blocks, questions, np.array([[0], [0]])) == 0.5
+
+
+def test_salient_spans_stand_in_some_other_paragraphs_of_the_article_and_in_few_of_all():
+    _everywhere, _once, in_two, in_two_and_elsewhere = spans = [(at, at + 1) for at in range(4)]
+    article = [
+        Block("A", "A", "text", (9,), (30, 40 + n, 50 + n // 2, 90 + n // 2), (0,), tuple(spans))
+        for n in range(2 * MOST_OTHERS_OF_ARTICLE)
+    ]
+    elsewhere = [Block(f"B{n}", f"B{n}", "text", (8,), (90,), (0,)) for n in range(MOST_OTHERS)]
+    found = with_recurring_spans([*article, *elsewhere])
+    assert [block.salient_spans for block in found[:2]] == [(in_two,)] * 2
+    assert [block.salient_spans for block in found[2 : len(article)]] == [(in_two, in_two_and_elsewhere)] * 8
+    assert [replace(block, salient_spans=()) for block in found] == [
+        replace(block, salient_spans=()) for block in (*article, *elsewhere)
+    ]
 
 
 def test_a_blocks_neighbour_is_of_its_article():
