@@ -68,7 +68,8 @@ class PretrainConfig:
     """Newest snapshots that stay in the store, with their embeddings and encoders, besides the live one, the one before
     and the one that the run began with; what others alone need is removed after each refresh."""
     questions: str | None = None
-    """JSON lines of `question`, `answers`, `title`: recall@5 is measured with them after each swap."""
+    """JSON lines of `question`, `answers`, `title`, plain or compressed: recall@5 is measured with them after each
+    swap."""
     tensorboard: str | None = None
     """Folder on this machine for TensorBoard's event files, in a folder of the run's name; by default there are none.
     The run's own records, JSON lines in the store, are written in any case."""

@@ -1,16 +1,21 @@
-"""Question sets: JSON lines of our own form and of NQ-open."""
+"""Question sets: JSON lines of our own form and of NQ-open, plain or compressed."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import fsspec
 
+from realm_core.corpora.compression import detect_compression, plain_chunks
 from realm_core.errors import SourceError
 
 EXPECTED_LINE = '{"question": "…", "answers": ["…", …], "title": "…"}; "title" may be left out, "answer" is read too'
+
+HEAD_BYTES = 3
+"""That tell how a file is compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +30,17 @@ class Question:
 
 
 def read_questions(url: str) -> list[Question]:
-    """The questions of a JSON-lines file, in order; any fsspec URL.
+    """The questions of a JSON-lines file, plain or compressed with bzip2 or gzip, in order; any fsspec URL.
 
     Raises:
-        SourceError: The file cannot be read, has no question, or has a bad line, whose number is named.
+        SourceError: The file cannot be read, is cut off, has no question, or has a bad line, whose number is named.
     """
     try:
-        with fsspec.open(url, "rt", encoding="utf-8") as lines:
-            return parse_questions(lines, source=url)
+        with fsspec.open(url, "rb") as file:
+            compression = detect_compression(file.read(HEAD_BYTES))
+            file.seek(0)
+            text = b"".join(plain_chunks(file, compression, where=url)).decode("utf-8")
+        return parse_questions(io.StringIO(text, newline=None), source=url)
     except (OSError, ValueError, ImportError) as error:
         raise _error(url, f"{type(error).__name__}: {error}") from error
 

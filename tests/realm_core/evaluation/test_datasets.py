@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,17 @@ def test_both_forms_are_read_in_order(tmp_path: Path) -> None:
         Question("Where is Oslo?", ("Norway", "norge"), "Oslo"),
         Question("where is øl brewed", ("Bryggeri",), None),
     ]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_a_compressed_file_is_read_and_one_cut_off_is_an_error(tmp_path: Path, compress: Callable) -> None:
+    path = tmp_path / "questions"
+    whole = compress(Path(written(tmp_path, OWN, NQ_OPEN)).read_bytes())
+    path.write_bytes(whole)
+    assert read_questions(str(path)) == read_questions(written(tmp_path, OWN, NQ_OPEN))
+    path.write_bytes(whole[:-5])
+    with pytest.raises(SourceError, match="truncated"):
+        read_questions(str(path))
 
 
 @pytest.mark.parametrize(
