@@ -95,8 +95,8 @@ PRESETS = {
     ),
     "gpu": Preset(
         hidden_size=256, num_layers=4, query_length_tokens=64, block_length_tokens=288, num_articles=None,
-        num_questions=8533, mlm_steps=4000, mlm_batch_size=128, mlm_learning_rate=5e-4, ict_steps=50,
-        ict_batch_size=256, ict_learning_rate=3e-4, realm_steps=400, realm_batch_size=128, realm_learning_rate=1e-4,
+        num_questions=8533, mlm_steps=600, mlm_batch_size=128, mlm_learning_rate=5e-4, ict_steps=15,
+        ict_batch_size=256, ict_learning_rate=3e-4, realm_steps=400, realm_batch_size=128, realm_learning_rate=5e-5,
         num_candidates=8, refresh_interval_steps=40, seeds=(0, 1, 2),
     ),
 }  # fmt: skip

@@ -10,8 +10,12 @@ them teaches nothing. Three things make a small one read within minutes:
   with random matrices 0.51 after 1,500 steps;
 - as often as not a masked sentence is read with a paragraph that has what is masked.
 
+It ends before it knows the sentences by heart. After 400 to 1,000 steps a masked name was 1.3 to 1.6 nats likelier with
+a candidate that has it than with the same query's others; after 3,000, when the loss had fallen to 2.1 nats from 5.4 at
+500, by 0.7: what is known without a paragraph says nothing of paragraphs.
+
 Its masks are salient spans, as the paper's own row has them. With the masks of all rows in turn, so that none begins
-nearer to its task, it told candidates apart by 0.5 nats after 2,000 steps, not 0.8 after 500, and recall fell.
+nearer to its task, it told candidates apart by 0.5 nats after 2,000 steps, and recall fell.
 
 Shapes: B examples, L tokens, M masked positions, V vocabulary, H hidden.
 """

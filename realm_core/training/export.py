@@ -11,8 +11,11 @@ queries, and `scorer/`, which has both, is the one for `realm embed --encoder`.
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
 
 from realm_core.errors import ArtifactMissingError
 from realm_core.modeling.checkpoints import LoadedEncoder, save_encoder, save_tokenizer
@@ -20,6 +23,8 @@ from realm_core.modeling.scorer import RealmScorer
 from realm_core.training.state import load_trained_models
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
     from realm_core.training.run_folder import RunFolder
 
@@ -57,5 +62,18 @@ def export_models(folder: Path, *, encoder: LoadedEncoder, reader: RealmKnowledg
     scorer = RealmScorer(encoder.config, query_embedder=encoder.query_embedder)
     scorer.embedder = encoder.embedder
     for name, model in (("scorer", scorer), ("encoder", reader)):
-        model.save_pretrained(folder / name)
+        with _without_progress_bar():
+            model.save_pretrained(folder / name)
         save_tokenizer(encoder.tokenizer, folder / name)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Transformers draws one for each model that it writes, into the run's own display."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()

@@ -86,7 +86,7 @@ def example_steps(rng: random.Random, num_steps: int, live_at_step: dict[int, in
                 "at_seconds": at,
                 "loss": 3.2 + 2.4 * math.exp(-step / 70) + rng.gauss(0, 0.45),
                 "retrieval_utility": 0.5 * (1 - math.exp(-step / 90)) - 0.08 + rng.gauss(0, 0.16),
-                "snapshot_id": f"{encoder_step:04d}c0ffee{encoder_step:04d}",
+                "snapshot_id": f"step-{encoder_step:06d}-c0ffee{encoder_step:06d}",
                 "staleness_steps": step - encoder_step,
                 "staleness_seconds": at - saved_at[encoder_step],
                 "wait_seconds": wait,
@@ -112,7 +112,7 @@ def live_refresh(step: int, started: float, live: float) -> dict[str, Any]:
         "recall_at": {"recall@1": 0.992, "recall@10": 0.978},
         "counts": {"rows": 4112, "rows_made": 4112},
         "overlap_at_10": 0.5 + step / 1000,
-        "snapshot_id": f"{step:04d}c0ffee{step:04d}",
+        "snapshot_id": f"step-{step:06d}-c0ffee{step:06d}",
         "skipped_steps": [160] if step == 200 else [],
     }
 
@@ -181,7 +181,7 @@ def example_data(*, title: str = "REALM on a Wikipedia excerpt", num_steps: int 
         refreshes=refreshes,
         recall=[
             {
-                "snapshot_id": f"{step:04d}c0ffee{step:04d}",
+                "snapshot_id": f"step-{step:06d}-c0ffee{step:06d}",
                 "encoder_step": step,
                 "recall_at_5": share,
                 "title_recall_at_5": share + 0.21,
@@ -247,7 +247,7 @@ def test_each_plot_is_there_with_a_caption_and_text_as_text(html: str) -> None:
 def test_tables_show_what_the_run_recorded(html: str) -> None:
     text = " ".join(Page(html).text.split())
     for cell in (
-        "0040c0ffee",
+        "step-000040",
         "0.978",
         "✕ failed",
         "recall@10 0.61 of 128",
@@ -263,6 +263,12 @@ def test_all_text_is_escaped() -> None:
     page = Page(html)
     assert "script" not in page.tags and "b" not in page.tags
     assert '<script>alert("x")</script>' in page.text and "Ant & <b>anteater</b>" in page.text
+
+
+def test_tables_name_each_snapshot_by_its_whole_step(html: str) -> None:
+    for rows in (example_data().refreshes, example_data().recall):
+        shown = {f">step-{row['snapshot_id'][5:11]}</code>" for row in rows if row["snapshot_id"]}
+        assert len(shown) > 1 and all(name in html for name in shown)
 
 
 def test_page_of_an_empty_run_says_what_it_had_not_and_has_no_section_of_another_kind_of_run() -> None:

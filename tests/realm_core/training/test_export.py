@@ -54,12 +54,14 @@ def save_models(run, models, step, utility):
     run.save_checkpoint(step, write, merit=Merit(step=step, retrieval_utility=utility, is_whole=True))
 
 
-def test_the_best_checkpoint_is_exported_and_loads_as_each_class(tmp_path, bert):
+def test_the_best_checkpoint_is_exported_and_loads_as_each_class(tmp_path, bert, capfd):
     run = RunFolder(Store(str(tmp_path / "store")), "pretrain-x")
     best = save_trained(run, bert, 1, utility=0.5)
     save_trained(run, bert, 2, utility=0.2)
     encoder, reader = start(bert)
+    capfd.readouterr()
     facts = export_best(run, encoder=encoder, reader=reader)
+    assert capfd.readouterr() == ("", "")  # no progress bar of transformers in the run's display
     assert (facts["best_step"], facts["best_retrieval_utility"]) == (1, 0.5)
     folder = tmp_path / "store/runs/pretrain-x/export"
     assert facts["export"] == str(folder)
