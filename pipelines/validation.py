@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from realm_core.errors import UsageError
 
 
@@ -25,5 +27,23 @@ def require_share(command: str, **shares: float) -> None:
             where=command,
             found=", ".join(f"--{name.replace('_', '-')} {share:g}" for name, share in wrong.items()),
             expected="a share above 0, at most 1, such as 0.95",
+            action="Correct these options.",
+        )
+
+
+def require_optimizer_options(
+    command: str, *, learning_rate: float, num_warmup_steps: int | None, dropout: float | None
+) -> None:
+    """Raises `UsageError` naming each of these that no training can be meant with."""
+    wrong = {
+        "--learning-rate > 0": [] if 0 < learning_rate < math.inf else [f"--learning-rate {learning_rate:g}"],
+        "--num-warmup-steps >= 0": [f"--num-warmup-steps {num_warmup_steps}"] if (num_warmup_steps or 0) < 0 else [],
+        "0 <= --dropout < 1": [] if dropout is None or 0 <= dropout < 1 else [f"--dropout {dropout:g}"],
+    }
+    if any(wrong.values()):
+        raise UsageError(
+            where=command,
+            found=", ".join(option for options in wrong.values() for option in options),
+            expected=", ".join(bound for bound, options in wrong.items() if options),
             action="Correct these options.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.resources import DeviceChoice
-from pipelines.validation import at_least, require_share
+from pipelines.validation import at_least, require_optimizer_options, require_share
 from realm_core.engines.precision import TrainingPrecisionChoice
 from realm_core.errors import UsageError
 from realm_core.training.masked_queries import Masking
@@ -106,6 +106,12 @@ class PretrainConfig:
         )
         if self.max_staleness_steps is not None:
             at_least("realm pretrain", max_staleness_steps=(self.max_staleness_steps, self.refresh_interval_steps))
+        require_optimizer_options(
+            "realm pretrain",
+            learning_rate=self.learning_rate,
+            num_warmup_steps=self.num_warmup_steps,
+            dropout=self.dropout,
+        )
         require_share("realm pretrain", target_recall=self.target_recall)
         if self.accumulation_steps > self.batch_size:
             raise UsageError(

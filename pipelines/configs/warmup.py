@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.resources import DeviceChoice
-from pipelines.validation import at_least
+from pipelines.validation import at_least, require_optimizer_options
 from realm_core.engines.precision import TrainingPrecisionChoice
 
 
@@ -54,4 +54,10 @@ class WarmupConfig:
             chunk_size=(self.batch_size if self.chunk_size is None else self.chunk_size, 1),
             checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),
             num_trainers=(self.num_trainers, 1),
+        )
+        require_optimizer_options(
+            "realm warmup",
+            learning_rate=self.learning_rate,
+            num_warmup_steps=self.num_warmup_steps,
+            dropout=self.dropout,
         )

@@ -71,9 +71,9 @@ def export_models(folder: Path, *, encoder: LoadedEncoder, reader: RealmKnowledg
 def _without_progress_bar() -> Iterator[None]:
     """Transformers draws one for each model that it writes, into the run's own display."""
     was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has none
     try:
         yield
     finally:
         if was_enabled:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

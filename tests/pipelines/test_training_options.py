@@ -22,6 +22,23 @@ def test_pretraining_refuses(options, message):
         PretrainConfig(store="s", encoder="e", **options)
 
 
+@pytest.mark.parametrize("config", [PretrainConfig, WarmupConfig])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "--learning-rate 0; expected --learning-rate > 0"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan"),
+        (
+            {"num_warmup_steps": -1, "dropout": 1.0},
+            "--num-warmup-steps -1, --dropout 1; expected .* 0 <= --dropout < 1",
+        ),
+    ],
+)
+def test_both_refuse(config, options, message):
+    with pytest.raises(UsageError, match=message):
+        config(store="s", encoder="e", **options)
+
+
 def test_checkpoints_come_with_refreshes_unless_they_are_asked_for():
     assert PretrainConfig(store="s", encoder="e", refresh_interval_steps=7).checkpoints_every == 7
     assert PretrainConfig(store="s", encoder="e", checkpoint_interval_steps=3).checkpoints_every == 3
