@@ -29,7 +29,7 @@ def plot_curves(results: Mapping[str, list[dict[str, Any]]], file: Path) -> None
         steps, mean, spread = curves[0, :, 0], curves[:, :, 1].mean(axis=0), curves[:, :, 1].std(axis=0)
         (line,) = axes.plot(steps, mean, style, markersize=5, label=ROWS[name].label)
         axes.fill_between(steps, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set(xlabel="pre-training step", ylabel="zero-shot recall@5", ylim=(0, None))
+    axes.set(xlabel="pre-training step", ylabel="zero-shot recall@5")
     axes.set_title(f"SQuAD's validation questions, {len(results[ICT])} seed(s)")
     axes.legend()
     axes.grid(alpha=0.3)

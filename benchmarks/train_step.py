@@ -151,10 +151,11 @@ def measure_overhead(options: argparse.Namespace) -> dict[str, float]:
     """Both sides in turns, in one Ray session."""
     folder = Path(tempfile.mkdtemp(prefix="realm-train-step-"))
     cores = share_cores() if options.device == "cpu" else Cores((), ())
-    pin(cores.others)
     try:
         with ray_session():
             config = _prepare(options, folder)
+        pin(cores.others)  # not before: threads for all cores, on half of them, wait for one another
+        with ray_session():
             rounds = [_round(options, config, folder, cores, number) for number in range(options.rounds)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
