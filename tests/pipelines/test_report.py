@@ -265,12 +265,6 @@ def test_all_text_is_escaped() -> None:
     assert '<script>alert("x")</script>' in page.text and "Ant & <b>anteater</b>" in page.text
 
 
-def test_tables_name_each_snapshot_by_its_whole_step(html: str) -> None:
-    for rows in (example_data().refreshes, example_data().recall):
-        shown = {f">step-{row['snapshot_id'][5:11]}</code>" for row in rows if row["snapshot_id"]}
-        assert len(shown) > 1 and all(name in html for name in shown)
-
-
 def test_page_of_an_empty_run_says_what_it_had_not_and_has_no_section_of_another_kind_of_run() -> None:
     html = render_report(empty_data())
     page = Page(html)
