@@ -35,15 +35,16 @@ def require_optimizer_options(
     command: str, *, learning_rate: float, num_warmup_steps: int | None, dropout: float | None
 ) -> None:
     """Raises `UsageError` naming each of these that no training can be meant with."""
-    wrong = {
-        "--learning-rate > 0": [] if 0 < learning_rate < math.inf else [f"--learning-rate {learning_rate:g}"],
-        "--num-warmup-steps >= 0": [f"--num-warmup-steps {num_warmup_steps}"] if (num_warmup_steps or 0) < 0 else [],
-        "0 <= --dropout < 1": [] if dropout is None or 0 <= dropout < 1 else [f"--dropout {dropout:g}"],
-    }
-    if any(wrong.values()):
+    checks = [
+        (0 < learning_rate < math.inf, f"--learning-rate {learning_rate:g}", "--learning-rate > 0"),
+        ((num_warmup_steps or 0) >= 0, f"--num-warmup-steps {num_warmup_steps}", "--num-warmup-steps >= 0"),
+        (dropout is None or 0 <= dropout < 1, f"--dropout {dropout}", "0 <= --dropout < 1"),
+    ]
+    wrong = [(found, expected) for is_meant, found, expected in checks if not is_meant]
+    if wrong:
         raise UsageError(
             where=command,
-            found=", ".join(option for options in wrong.values() for option in options),
-            expected=", ".join(bound for bound, options in wrong.items() if options),
+            found=", ".join(found for found, _ in wrong),
+            expected=", ".join(expected for _, expected in wrong),
             action="Correct these options.",
         )

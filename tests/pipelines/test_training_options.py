@@ -30,7 +30,7 @@ def test_pretraining_refuses(options, message):
         ({"learning_rate": float("nan")}, "--learning-rate nan"),
         (
             {"num_warmup_steps": -1, "dropout": 1.0},
-            "--num-warmup-steps -1, --dropout 1; expected .* 0 <= --dropout < 1",
+            "--num-warmup-steps -1, --dropout 1.0; expected .* 0 <= --dropout < 1",
         ),
     ],
 )
