@@ -28,7 +28,7 @@ from benchmarks.command import benchmark_parser, print_last_line
 from realm_core.modeling.checkpoints import load_tokenizer
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
-from realm_core.training.cpu_memory import keep_freed_memory
+from benchmarks.cpu_memory import keep_freed_memory
 from realm_core.training.featurization import SpecialTokens
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ Memory: peak resident bytes of one step of BERT-base, 8 candidates x 384 tokens 
 of its own, against transformers 4.40.2's RealmScorer and RealmKnowledgeAugEncoder, which need some 16 GB.
 
 The last line is JSON: `overhead_of_refresh` (live / disk - 1), `wait_share` (of the live steps' time, waiting for
-examples), `peak_memory_vs_hf`. A step takes some 10 s on one core: `--rounds 1 --steps 30` is a quarter of an hour.
+examples), `peak_memory_vs_hf`. A step takes some 12 s on one core: `--rounds 1 --steps 30` is a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from realm_core.storage.snapshots import load_snapshot
 from realm_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from benchmarks.embed_blocks import Document
     from cluster.pretraining import BatchSource, PretrainPlan
 
 LOSS_TOLERANCE = 1e-4
@@ -149,11 +150,12 @@ def _measured(side: str, threads: int, *, is_quick: bool) -> dict[str, Any]:
 
 def measure_overhead(options: argparse.Namespace) -> dict[str, float]:
     """Both sides in turns, in one Ray session."""
+    articles = read_documents(options.data)[: options.articles]
     folder = Path(tempfile.mkdtemp(prefix="realm-train-step-"))
     cores = share_cores() if options.device == "cpu" else Cores((), ())
     try:
         with ray_session():
-            config = _prepare(options, folder)
+            config = _prepare(options, articles, folder)
         pin(cores.others)  # not before: threads for all cores, on half of them, wait for one another
         with ray_session():
             rounds = [_round(options, config, folder, cores, number) for number in range(options.rounds)]
@@ -169,9 +171,8 @@ def share_cores() -> Cores:
     return Cores(tuple(cores[:half]), tuple(cores[half:])) if half else Cores((), ())
 
 
-def _prepare(options: argparse.Namespace, folder: Path) -> PretrainConfig:
+def _prepare(options: argparse.Namespace, articles: list[Document], folder: Path) -> PretrainConfig:
     encoder, store, source = options.encoder or str(require_minilm()), str(folder / "store"), folder / "articles.jsonl"
-    articles = read_documents(options.data)[: options.articles]
     source.write_text(
         "".join(json.dumps({"title": one.title, "text": "\n\n".join(one.paragraphs)}) + "\n" for one in articles)
     )

@@ -122,10 +122,8 @@ class Ours:
 
     def __init__(self, sizes: Sizes, *, recomputes: bool) -> None:
         from realm_core.modeling import RealmConfig, RealmKnowledgeAugEncoder, RealmScorer
-        from realm_core.training.cpu_memory import give_back_freed_memory
         from realm_core.training.models import RealmPretrainModel, recompute_layers
 
-        give_back_freed_memory()
         config = RealmConfig(num_candidates=sizes.num_candidates, **sizes.config)
         self._scorer = RealmScorer(config)  # for its names: the embedder in it is what is trained
         self._encoder = RealmKnowledgeAugEncoder(config)

@@ -188,7 +188,8 @@ def pretrain_loop(config: dict[str, Any]) -> None:
         rank.checkpoint_if_due(is_due=is_refresh_due)  # first: a rank that goes back to it never lags behind a snapshot
         if is_refresh_due:
             hand_over()
-    refresher.confirm_offers()
+    if refresher is not None:
+        refresher.confirm_offers()
 
 
 def _wait_until_fresh(plan: PretrainPlan, refresher: RefresherClient, step: int) -> FreshnessWait:

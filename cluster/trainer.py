@@ -16,7 +16,6 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, RealmError, TrainingError
-from realm_core.training.cpu_memory import give_back_freed_memory
 from realm_core.training.run_folder import Merit
 from realm_core.training.schedule import ScheduleConfig, learning_rate_at, make_optimizer
 from realm_core.training.state import TrainingProgress, load_training_state, save_training_state
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
+MAX_NAMED_RANKS = 4
+"""In an error; where one fails, the others lose their connection to it."""
 MAX_GRADIENT_NORM = 1.0
 """BERT's optimizer clips to this norm."""
 SECONDS_BETWEEN_WRITES = 1.0
@@ -65,7 +66,7 @@ def run_on_workers(
     try:
         trainer.fit()
     except Exception as error:
-        raise _as_ours(error, name) from error
+        raise run_error(error, name) from error
 
 
 @dataclass
@@ -98,8 +99,6 @@ class Rank:
             ArtifactCorruptError, ArtifactMissingError: there are checkpoints, and none can be read.
             TrainingError: this rank cannot read the one that rank 0 has read.
         """
-        if self.device.type == "cpu":
-            give_back_freed_memory()
         for model in self.models.values():
             model.to(self.device).train()  # before the optimizer's state is loaded, which goes where parameters are
         progress = self._load_newest() if self.index == 0 else None
@@ -241,21 +240,37 @@ def _not_finite(run_name: str, step: int, loss: float, norm: float) -> TrainingE
     )
 
 
-def _as_ours(error: BaseException, name: str) -> BaseException:
-    """The error of ours that a rank raised, if there is one along the chain of causes."""
+def run_error(error: BaseException, name: str) -> BaseException:
+    """The error of ours that a rank raised, if there is one along the chain of causes; else what each rank raised."""
     for found in _causes(error):
         if isinstance(found, RealmError):
             return found
-        for inner in (getattr(found, "worker_failures", None) or {}).values():
+        for inner in _failures_of_ranks(found).values():
             if isinstance(inner, RealmError):
                 return inner
     error = getattr(error, "controller_failure", None) or error  # what Ray Train's controller met
     return TrainingError(
         where=f"run {name}",
-        found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+        found=_what_ranks_raised(_failures_of_ranks(error)) or _one_line(error),
         expected="ranks that live",
         action="Run the command again: it goes on from the last checkpoint. --debug shows the whole error.",
     )
+
+
+def _failures_of_ranks(error: BaseException) -> dict[int, BaseException]:
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}
+    return failures
+
+
+def _what_ranks_raised(failures: dict[int, BaseException]) -> str:
+    named = [f"rank {rank}: {_one_line(failures[rank])}" for rank in sorted(failures)[:MAX_NAMED_RANKS]]
+    left = len(failures) - len(named)
+    return "; ".join([*named, *([f"{left} more ranks"] if left else [])])
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
