@@ -25,10 +25,10 @@ from benchmarks.ablation_rows import Corpus, MemorySnapshot, pretrain_row
 from benchmarks.ablation_start import embedder_of, warm_up
 from benchmarks.ablation_store import AblationFolder
 from benchmarks.command import benchmark_parser, print_last_line
+from benchmarks.cpu_memory import keep_freed_memory
 from realm_core.modeling.checkpoints import load_tokenizer
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
 from realm_core.modeling.weights import resolve_directory
-from benchmarks.cpu_memory import keep_freed_memory
 from realm_core.training.featurization import SpecialTokens
 
 if TYPE_CHECKING:

@@ -178,6 +178,8 @@ def pretrain_loop(config: dict[str, Any]) -> None:
             refresher.offer(
                 EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
             )
+            if rank.is_done:  # this process ends now
+                refresher.confirm_offers()
 
     if rank.step and _is_refresh_due(rank, plan):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
@@ -188,8 +190,6 @@ def pretrain_loop(config: dict[str, Any]) -> None:
         rank.checkpoint_if_due(is_due=is_refresh_due)  # first: a rank that goes back to it never lags behind a snapshot
         if is_refresh_due:
             hand_over()
-    if refresher is not None:
-        refresher.confirm_offers()
 
 
 def _wait_until_fresh(plan: PretrainPlan, refresher: RefresherClient, step: int) -> FreshnessWait:
