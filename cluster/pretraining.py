@@ -174,12 +174,7 @@ def pretrain_loop(config: dict[str, Any]) -> None:
 
     def hand_over() -> None:
         if rank.index == 0 and refresher is not None:
-            digest = put_encoder(store, start)
-            refresher.offer(
-                EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time())
-            )
-            if rank.is_done:  # this process ends now
-                refresher.confirm_offers()
+            _offer(refresher, put_encoder(store, start), plan, rank)
 
     if rank.step and _is_refresh_due(rank, plan):
         hand_over()  # the refresh that a crash may have cut off; one that was finished is not done again
@@ -190,6 +185,13 @@ def pretrain_loop(config: dict[str, Any]) -> None:
         rank.checkpoint_if_due(is_due=is_refresh_due)  # first: a rank that goes back to it never lags behind a snapshot
         if is_refresh_due:
             hand_over()
+
+
+def _offer(refresher: RefresherClient, digest: str, plan: PretrainPlan, rank: Rank) -> None:
+    """Without waiting, but for the last one: this process ends then."""
+    refresher.offer(EncoderVersion(digest=digest, step=plan.start_step + rank.step, saved_at_seconds=time.time()))
+    if rank.is_done:
+        refresher.confirm_offers()
 
 
 def _wait_until_fresh(plan: PretrainPlan, refresher: RefresherClient, step: int) -> FreshnessWait:
