@@ -26,9 +26,7 @@ print(resident_bytes() - before)
 def test_what_tensors_leave_stays_where_that_is_asked_for():
     """A tensor of 100 MB is freed."""
     left = {
-        how: int(
-            subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True).stdout
-        )
+        how: int(subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True).stdout)
         for how in ("default", "kept")
     }
     assert left["default"] < 20_000_000 < 90_000_000 < left["kept"]
