@@ -107,7 +107,7 @@ class OurShards:
         points: list[SettingMeasurement] = []
         for settings in (first_settings(self._entries()), last_settings(self._entries())):
             if settings and choose(points, target_recall) is None:
-                measured = [measure(shard, queries_BD, exact, settings) for shard in self._shards]
+                measured = [list(measure(shard, queries_BD, exact, settings)) for shard in self._shards]
                 points += curve(measured, self._entries(), exact)
         chosen = choose(points, target_recall) or max(points, key=lambda point: point.recall_at_5)
         setting = chosen.setting.to_json() if has_leaves(self._entries()) else {}

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cluster.shard_builds import NUM_GATE_HITS, MeasuredShard, ShardBuilds
+from cluster.shard_builds import NUM_GATE_HITS, ShardBuilds
 from realm_core.index.gate import GateReport
 from realm_core.index.merge import merge_top_k
 from realm_core.index.shard_building import BuiltShard, uid_digest_of
 from realm_core.index.shards import plan_shards
-from realm_core.index.tuning import SettingMeasurement, choose, curve, first_settings, last_settings, require_choice
+from realm_core.index.tuning import SettingMeasurement, enough_for_a_shard, first_settings, require_choice, tune
 from realm_core.storage.snapshots import SnapshotManifest
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from realm_core.index.searcher import SearchHits
     from realm_core.index.specs import IndexSpec
     from realm_core.storage.block_store import CorpusManifest
     from realm_core.storage.files import Store
@@ -72,14 +72,16 @@ class SnapshotBuild:
         gate_queries_BD: np.ndarray,
         num_shards: int,
         spec: IndexSpec,
+        target_recall: float,
     ) -> None:
         """Starts nothing yet. The embeddings that `encoded` names need not be there."""
         self._encoded, self._spec, self._dimension = encoded, spec, gate_queries_BD.shape[1]
+        self._target_recall = target_recall
         plans = plan_shards(encoded.corpus.parts, encoded.embedding_digests, num_shards=num_shards, spec=spec)
         self._settings = first_settings([plan.entry(num_bytes=0) for plan in plans])
-        self.builds = ShardBuilds(store, plans, gate_queries_BD, self._settings)
+        self.builds = ShardBuilds(store, plans, gate_queries_BD, self._settings, enough_for_a_shard(target_recall))
 
-    def finish(self, target_recall: float, *, progress: Callable[[int], None] = lambda _: None) -> IndexResult:
+    def finish(self, *, progress: Callable[[int], None] = lambda _: None) -> IndexResult:
         """Waits for the shards, chooses how to search them and runs the gate; every part was added by then.
 
         Raises:
@@ -92,9 +94,16 @@ class SnapshotBuild:
         measured = self.builds.wait(progress)
         built_at = time.monotonic()
         shards = [shard.built for shard in measured]
-        points = self._tune(measured, merge_top_k([shard.exact for shard in shards], NUM_GATE_HITS), target_recall)
-        chosen = require_choice(points, target_recall, where=where)
-        gate = _gate(encoded.corpus, shards, chosen.recall_at_5, target_recall)
+        points = tune(
+            [shard.measurements for shard in measured],
+            self._settings,
+            [shard.entry for shard in shards],
+            merge_top_k([shard.exact for shard in shards], NUM_GATE_HITS),
+            target_recall=self._target_recall,
+            measure_more=partial(self.builds.measure_again, measured),
+        )
+        chosen = require_choice(points, self._target_recall, where=where)
+        gate = _gate(encoded.corpus, shards, chosen.recall_at_5, self._target_recall)
         gate.raise_if_failed(where=where)
         manifest = SnapshotManifest(
             corpus_digest=encoded.corpus.digest,
@@ -120,17 +129,6 @@ class SnapshotBuild:
             seconds=ended - started,
         )
 
-    def _tune(
-        self, shards: Sequence[MeasuredShard], exact: SearchHits, target_recall: float
-    ) -> list[SettingMeasurement]:
-        """The measured curve; the costly settings only where the others find too little."""
-        entries = [shard.built.entry for shard in shards]
-        points = curve([shard.measurements for shard in shards], entries, exact)
-        more = last_settings(entries)
-        if more and choose(points, target_recall) is None:
-            points += curve(self.builds.measure_again(shards, more), entries, exact)
-        return points
-
 
 def index_corpus(
     store: Store,
@@ -143,9 +141,16 @@ def index_corpus(
     progress: Callable[[int], None] = lambda _: None,
 ) -> IndexResult:
     """Builds the shards of a corpus that is embedded, all side by side; see `SnapshotBuild.finish`."""
-    snapshot = SnapshotBuild(store, encoded, gate_queries_BD=gate_queries_BD, num_shards=num_shards, spec=spec)
+    snapshot = SnapshotBuild(
+        store,
+        encoded,
+        gate_queries_BD=gate_queries_BD,
+        num_shards=num_shards,
+        spec=spec,
+        target_recall=target_recall,
+    )
     snapshot.builds.add_parts(range(len(encoded.corpus.parts)))
-    return snapshot.finish(target_recall, progress=progress)
+    return snapshot.finish(progress=progress)
 
 
 def _gate(corpus: CorpusManifest, shards: Sequence[BuiltShard], recall_at_5: float, target_recall: float) -> GateReport:

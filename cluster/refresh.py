@@ -145,7 +145,12 @@ def _build(
         embedding_digests=tuple(spec.digest(part.digest) for part in parts),
     )
     snapshot = SnapshotBuild(
-        task.store, encoded, gate_queries_BD=queries_BD, num_shards=num_shards, spec=task.index.spec
+        task.store,
+        encoded,
+        gate_queries_BD=queries_BD,
+        num_shards=num_shards,
+        spec=task.index.spec,
+        target_recall=task.index.target_recall,
     )
     builds = snapshot.builds
 
@@ -166,7 +171,7 @@ def _build(
             on_part=lambda index: builds.add_parts([index]),
         )
         embed_seconds, embedded_at = time.time() - record.started_at_seconds, time.monotonic()
-        indexed = snapshot.finish(task.index.target_recall, progress=watch_shards)
+        indexed = snapshot.finish(progress=watch_shards)
     except BaseException:
         builds.cancel()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ MAX_TASK_RETRIES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredShard:
-    """A shard, and what it finds of its own exact hits with each setting."""
+    """A shard, and what it finds of its own exact hits with each setting up to the first that finds enough."""
 
     built: BuiltShard
     measurements: list[ShardMeasurement]
@@ -43,11 +44,16 @@ class MeasuredShard:
 
 @ray.remote
 def _build_and_measure(
-    store_url: str, plan: ShardPlan, gate_queries_BD: np.ndarray, settings: Sequence[SearchSetting], threads: int
+    store_url: str,
+    plan: ShardPlan,
+    gate_queries_BD: np.ndarray,
+    settings: Sequence[SearchSetting],
+    enough_recall: float,
+    threads: int,
 ) -> MeasuredShard:
     _use_threads(threads)
     built = build_shard(Store(store_url), plan, gate_queries_BD, num_hits=NUM_GATE_HITS)
-    measurements = _measure(store_url, built.entry, gate_queries_BD, built.exact, settings, threads)
+    measurements = _measure(store_url, built.entry, gate_queries_BD, built.exact, settings, enough_recall, threads)
     return MeasuredShard(built=built, measurements=measurements)
 
 
@@ -60,7 +66,7 @@ def _measure_again(
     settings: Sequence[SearchSetting],
     threads: int,
 ) -> list[ShardMeasurement]:
-    return _measure(store_url, entry, gate_queries_BD, exact, settings, threads)
+    return _measure(store_url, entry, gate_queries_BD, exact, settings, math.inf, threads)
 
 
 class ShardBuilds:
@@ -72,9 +78,10 @@ class ShardBuilds:
         plans: Sequence[ShardPlan],
         gate_queries_BD: np.ndarray,
         settings: Sequence[SearchSetting],
+        enough_recall: float,
     ) -> None:
-        """Starts nothing yet; `settings` are those that each shard is measured with."""
-        self._store, self._plans, self._settings = store, plans, settings
+        """Starts nothing yet; each shard is measured with these settings, in their order, until it finds enough."""
+        self._store, self._plans, self._settings, self._enough_recall = store, plans, settings, enough_recall
         self._queries = ray.put(gate_queries_BD)
         self.shard_of_part = [shard for shard, plan in enumerate(plans) for _ in plan.parts]
         """For each part of the corpus, the number of its shard."""
@@ -142,7 +149,9 @@ class ShardBuilds:
             task = _build_and_measure.options(
                 num_cpus=SHARD_CPUS, memory=BYTES_PER_SHARD_ROW * plan.num_rows, max_retries=MAX_TASK_RETRIES
             )
-            self._refs[shard] = task.remote(self._store.url, plan, self._queries, self._settings, threads)
+            self._refs[shard] = task.remote(
+                self._store.url, plan, self._queries, self._settings, self._enough_recall, threads
+            )
 
     def _unfinished(self) -> list[Any]:
         if not self._refs:
@@ -170,11 +179,13 @@ def _measure(
     gate_queries_BD: np.ndarray,
     exact: SearchHits,
     settings: Sequence[SearchSetting],
+    enough_recall: float,
     threads: int,
 ) -> list[ShardMeasurement]:
     """Each setting on one core, so that seconds can be compared; several side by side where the index is mapped.
 
-    A shard that compares all rows finds the same with each setting, and is searched once.
+    The first whose own recall is enough is the last one. A shard that compares all rows finds the same with each
+    setting, and is searched once.
     """
     if not has_leaves([entry]):
         _use_threads(1)
@@ -183,14 +194,23 @@ def _measure(
         )
         return [replace(found, setting=setting) for setting in settings]
     num_side_by_side = min(threads, len(settings)) if entry.kind == "faiss" else 1
-
-    def measure_some(first: int) -> list[ShardMeasurement]:
-        searcher = ShardSearcher(Store(store_url), entry, is_verified=True)
-        return measure(searcher, gate_queries_BD, exact, settings[first::num_side_by_side])
-
+    columns = [
+        measure(
+            ShardSearcher(Store(store_url), entry, is_verified=True),
+            gate_queries_BD,
+            exact,
+            settings[first::num_side_by_side],
+        )
+        for first in range(num_side_by_side)
+    ]
+    measurements: list[ShardMeasurement] = []
     with ThreadPoolExecutor(num_side_by_side, "measure", initializer=_use_threads, initargs=(1,)) as pool:
-        columns = list(pool.map(measure_some, range(num_side_by_side)))
-    return [columns[number % num_side_by_side][number // num_side_by_side] for number in range(len(settings))]
+        while len(measurements) < len(settings):
+            for found in pool.map(next, columns[: len(settings) - len(measurements)]):
+                measurements.append(found)
+                if found.own_recall >= enough_recall:
+                    return measurements
+    return measurements
 
 
 def _threads(num_side_by_side: int) -> int:

@@ -9,7 +9,7 @@ Shape letters: `B` queries, `K` hits.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +65,12 @@ class ShardMeasurement:
         """
         return tuple(int((_is_among(self.exact, exact, k) & (self.ranks_BK < k)).sum()) for k in RECALL_AT)
 
+    @property
+    def own_recall(self) -> float:
+        """Recall@5 of the exact hits to look for, as if there were no other shard."""
+        num_wanted = int((self.exact.rows_BK[:, :TARGET_AT] >= 0).sum())
+        return self.num_found(self.exact)[RECALL_AT.index(TARGET_AT)] / max(1, num_wanted)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SettingMeasurement:
@@ -100,17 +106,17 @@ class TunableSearcher(Protocol):
 
 
 def first_settings(shards: Sequence[ShardEntry]) -> list[SearchSetting]:
-    """The settings to measure at first; one where all shards compare all rows."""
+    """The settings to measure at first, the cheapest first; one where all shards compare all rows."""
     if not has_leaves(shards):
         return [DEFAULT_SETTING]
     most_leaves = max(resolve_leaves(shard.kind, shard.num_rows) for shard in shards)
     fractions = [fraction for fraction in FIRST_FRACTIONS if fraction * most_leaves >= 1]
-    return _grid(fractions)
+    return _grid(fractions, shards)
 
 
 def last_settings(shards: Sequence[ShardEntry]) -> list[SearchSetting]:
-    """The settings to measure where none of the first is enough."""
-    return _grid(LAST_FRACTIONS) if has_leaves(shards) else []
+    """The settings to measure where none of the first is enough, the cheapest first."""
+    return _grid(LAST_FRACTIONS, shards) if has_leaves(shards) else []
 
 
 def has_leaves(shards: Iterable[ShardEntry]) -> bool:
@@ -133,19 +139,17 @@ def _is_among(hits: SearchHits, exact: SearchHits, k: int) -> np.ndarray:
 
 def measure(
     searcher: TunableSearcher, queries_BD: np.ndarray, exact: SearchHits, settings: Sequence[SearchSetting]
-) -> list[ShardMeasurement]:
-    """Where one shard finds exact hits, its own or the snapshot's, and how long it takes, with each setting."""
+) -> Iterator[ShardMeasurement]:
+    """Where one shard finds exact hits, its own or the snapshot's, and how long it takes, one setting after another."""
     num_hits = max(RECALL_AT)
     searcher.search(queries_BD, num_hits)  # brings the mapped pages in
-    measurements = []
     for setting in settings:
         searcher.setting = setting
         started = time.perf_counter()
         hits = searcher.search(queries_BD, num_hits)
         seconds = time.perf_counter() - started
         ranks_BK = ranks_of(exact, hits)
-        measurements.append(ShardMeasurement(setting=setting, exact=exact, ranks_BK=ranks_BK, seconds=seconds))
-    return measurements
+        yield ShardMeasurement(setting=setting, exact=exact, ranks_BK=ranks_BK, seconds=seconds)
 
 
 def curve(
@@ -176,10 +180,48 @@ def curve(
     return points
 
 
+def tune(
+    measured: Sequence[Sequence[ShardMeasurement]],
+    settings: Sequence[SearchSetting],
+    shards: Sequence[ShardEntry],
+    exact: SearchHits,
+    *,
+    target_recall: float,
+    measure_more: Callable[[Sequence[SearchSetting]], Sequence[Sequence[ShardMeasurement]]],
+) -> list[SettingMeasurement]:
+    """The measured curve, from the cheapest setting on; costlier ones only where those before find too little.
+
+    `choose` finds in it what it would find had all settings been measured: those that were not cost more.
+
+    Args:
+        measured: for each shard, of the `first_settings` those up to the one with which it found enough.
+        settings: the `first_settings`.
+        shards: all of the snapshot.
+        exact: the snapshot's exact hits.
+        target_recall: of the snapshot.
+        measure_more: all shards, with these settings.
+    """
+    by_all, by_any = min(map(len, measured)), max(map(len, measured))
+    points = curve([of_shard[:by_all] for of_shard in measured], shards, exact)
+    for more in (settings[by_all:by_any], settings[by_any:], last_settings(shards)):
+        if more and choose(points, target_recall) is None:
+            points += curve(measure_more(more), shards, exact)
+    return points
+
+
 def choose(points: Sequence[SettingMeasurement], target_recall: float) -> SettingMeasurement | None:
     """The cheapest point that meets the target; None where none does."""
     enough = [point for point in points if point.recall_at_5 >= target_recall]
     return min(enough, key=lambda point: (point.cost_microseconds, point.num_reordered), default=None)
+
+
+def enough_for_a_shard(target_recall: float) -> float:
+    """The `own_recall` from which on a shard measures no costlier setting: half of what the target lets go missing.
+
+    Of the snapshot's best hits a shard finds more than of its own, which are farther from the query; where that is not
+    so, the costlier settings are measured when all shards are there.
+    """
+    return (1 + target_recall) / 2
 
 
 def require_choice(points: Sequence[SettingMeasurement], target_recall: float, *, where: str) -> SettingMeasurement:
@@ -210,9 +252,13 @@ def cost_microseconds(setting: SearchSetting, shard: ShardEntry) -> float:
     return nanoseconds / 1e3
 
 
-def _grid(fractions: Iterable[float]) -> list[SearchSetting]:
-    return [
+def _grid(fractions: Iterable[float], shards: Sequence[ShardEntry]) -> list[SearchSetting]:
+    settings = [
         SearchSetting(leaf_fraction=fraction, num_reordered=num_reordered)
         for fraction in fractions
         for num_reordered in NUMS_REORDERED
     ]
+    return sorted(
+        settings,
+        key=lambda setting: (sum(cost_microseconds(setting, shard) for shard in shards), setting.num_reordered),
+    )

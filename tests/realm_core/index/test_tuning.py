@@ -15,10 +15,12 @@ from realm_core.index.tuning import (
     choose,
     cost_microseconds,
     curve,
+    enough_for_a_shard,
     first_settings,
     last_settings,
     ranks_of,
     require_choice,
+    tune,
 )
 from realm_core.storage.snapshots import ShardEntry
 
@@ -119,3 +121,73 @@ def test_looking_into_more_never_costs_less(exponent, num_reordered, kind, num_r
     cost = cost_microseconds(setting, shard(kind, num_rows))
     more = SearchSetting(leaf_fraction=min(1.0, 2.0 ** (exponent + 1)), num_reordered=num_reordered + 50)
     assert 0 < cost <= cost_microseconds(more, shard(kind, num_rows))
+
+
+class ShardsOfLuck:
+    """Two shards with leaves; each exact hit is found from some setting on, in the order of settings."""
+
+    ENTRIES = (shard("faiss", 60_000), shard("faiss", 60_000))
+    SETTINGS = tuple(first_settings(ENTRIES))
+
+    def __init__(self, seed, last_needed):
+        rng = np.random.default_rng(seed)
+        scores = -np.sort(-rng.random((2, 30, 10)).astype(np.float32), axis=2)
+        self.own = [SearchHits(scores[i], np.arange(300).reshape(30, 10) + 300 * i) for i in range(2)]
+        self.exact = merge_top_k(self.own, 10)
+        self.needed = [rng.integers(0, last + 1, size=(30, 10)) for last in last_needed]
+        self.asked = []
+
+    def measured(self, i, numbers):
+        places = np.arange(10, dtype=np.uint8)
+        return [
+            ShardMeasurement(
+                setting=self.SETTINGS[number],
+                exact=self.own[i],
+                ranks_BK=np.where(self.needed[i] <= number, places, NOT_FOUND).astype(np.uint8),
+                seconds=1.0,
+            )
+            for number in numbers
+        ]
+
+    def measured_until(self, i, enough):
+        everything = self.measured(i, range(len(self.SETTINGS)))
+        stop = next((n for n, one in enumerate(everything, start=1) if one.own_recall >= enough), len(everything))
+        return everything[:stop]
+
+    def measure_more(self, settings):
+        self.asked += settings
+        return [self.measured(i, [self.SETTINGS.index(setting) for setting in settings]) for i in range(2)]
+
+    def tune(self, measured, target):
+        points = tune(
+            measured, self.SETTINGS, self.ENTRIES, self.exact, target_recall=target, measure_more=self.measure_more
+        )
+        assert len({point.setting for point in points}) == len(points)
+        return choose(points, target)
+
+
+def test_first_settings_are_in_the_order_of_their_cost():
+    costs = [sum(cost_microseconds(setting, one) for one in ShardsOfLuck.ENTRIES) for setting in ShardsOfLuck.SETTINGS]
+    assert costs == sorted(costs)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    last_needed=st.tuples(st.integers(0, 80), st.integers(0, 80)),
+    target=st.sampled_from([0.5, 0.8, 0.95, 1.0]),
+)
+def test_a_curve_that_ends_early_gives_the_choice_of_the_whole(seed, last_needed, target):
+    shards = ShardsOfLuck(seed, last_needed)
+    whole = shards.tune([shards.measured(i, range(len(shards.SETTINGS))) for i in range(2)], target)
+    assert not shards.asked
+    chosen = shards.tune([shards.measured_until(i, enough_for_a_shard(target)) for i in range(2)], target)
+    assert chosen.setting == whole.setting
+
+
+def test_costlier_settings_are_measured_where_a_shard_ended_too_early():
+    shards = ShardsOfLuck(0, (3, 60))
+    measured = [shards.measured_until(i, enough_for_a_shard(0.95)) for i in range(2)]
+    first, second = map(len, measured)
+    assert first < second < len(shards.SETTINGS)
+    assert shards.tune(measured, 0.95) is not None
+    assert shards.asked == list(shards.SETTINGS[first:second])
