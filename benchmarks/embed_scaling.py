@@ -212,12 +212,12 @@ def _measure(
 
 
 def own_cpu_seconds() -> float:
-    """Of this process and of all that it started, Ray and its actors included."""
+    """Of this process and of all that it started, Ray and its actors included, those that have ended too."""
     total = 0.0
     for process in (me := psutil.Process(), *me.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
