@@ -151,7 +151,8 @@ class Rank:
     def log(self, **facts: Any) -> None:  # noqa: ANN401 - plain JSON values
         """Notes the step's line; what was noted is written once a second, and before each checkpoint."""
         if self.index == 0:
-            self._lines.append({"step": self.step, "at_seconds": time.time(), **facts})
+            rate = self.optimizer.param_groups[0]["lr"]
+            self._lines.append({"step": self.step, "at_seconds": time.time(), "learning_rate": rate, **facts})
             if time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
                 self._write_lines()
 

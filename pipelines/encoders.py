@@ -28,19 +28,25 @@ def require_usable_encoder(encoder: str) -> Path:
     return directory
 
 
-def take_in_encoder(store: Store, encoder: str, corpus: CorpusManifest) -> EncoderVersion:
-    """Puts the encoder of a directory or hub id into the store and makes it the newest.
+def store_encoder(store: Store, encoder: str, corpus: CorpusManifest) -> EncoderVersion:
+    """Puts the encoder of a directory or hub id into the store; the store's newest stays what it is.
 
     Raises:
         EncoderError: it cannot be loaded, or has another vocabulary than the corpus.
     """
     loaded = load_encoder(encoder)
     require_same_tokenizer(tokenizer_digest(loaded.tokenizer), corpus.tokenizer_digest)
-    version = EncoderVersion(digest=put_encoder(store, loaded), step=0, saved_at_seconds=time.time())
-    set_current_encoder(store, version)
-    return version
+    return EncoderVersion(digest=put_encoder(store, loaded), step=0, saved_at_seconds=time.time())
 
 
 def encoder_to_use(store: Store, encoder: str | None, corpus: CorpusManifest) -> EncoderVersion:
-    """The encoder that was named, or the store's newest one."""
-    return take_in_encoder(store, encoder, corpus) if encoder else current_encoder(store)
+    """The encoder that was named, which becomes the store's newest one, or else that one.
+
+    Raises:
+        EncoderError: see `store_encoder`.
+    """
+    if not encoder:
+        return current_encoder(store)
+    version = store_encoder(store, encoder, corpus)
+    set_current_encoder(store, version)
+    return version

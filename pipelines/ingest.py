@@ -123,6 +123,11 @@ def _finished(store: Store, key: str) -> CorpusManifest | None:
 def _ingest(config: IngestConfig, store: Store, source: Source, tokenizer: Tokenizer, num_parts: int) -> CorpusManifest:
     with ray_session(config.address), Display() as display:
         bar = display.task("ingest", total=source.total_bytes, unit="bytes")
+
+        def show(_: int) -> None:
+            read_bytes = source.position_bytes  # of a small file all are read before its first document is done
+            bar.update(min(read_bytes, (source.total_bytes or read_bytes + 1) - 1), note=_documents(source))
+
         ingested = ingest_source(
             source,
             store,
@@ -131,8 +136,9 @@ def _ingest(config: IngestConfig, store: Store, source: Source, tokenizer: Token
             block_rule=config.blocks,
             num_parts=num_parts,
             num_cpus=cluster_capacity()[0],
-            progress=lambda documents: bar.update(source.position_bytes, note=f"{documents:,} documents"),
+            progress=show,
         )
+        bar.update(source.total_bytes or source.position_bytes, note=_documents(source))
     store.write_json("corpora/PARTS", {"num_parts": num_parts})
     return CorpusManifest(
         parts=ingested.written.parts,
@@ -143,6 +149,10 @@ def _ingest(config: IngestConfig, store: Store, source: Source, tokenizer: Token
         counts=_counts(source, ingested),
         block_rule=config.blocks,
     )
+
+
+def _documents(source: Source) -> str:
+    return f"{source.counts.documents:,} documents"
 
 
 def _counts(source: Source, ingested: IngestedCorpus) -> dict[str, int]:

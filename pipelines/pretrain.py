@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +17,13 @@ from cluster.resources import ResourcePlan, plan_resources
 from cluster.retrieval_service import RetrievalClient, service_left_as_found, start_service
 from cluster.session import cluster_capacity, ray_session
 from pipelines.configs.pretrain import PretrainConfig
-from pipelines.display import Display
+from pipelines.display import Display, say
 from pipelines.pretrain_checks import check_inputs
 from pipelines.pretrain_plan import PretrainPlanReport
 from pipelines.pretrain_report import PretrainReport, pretrain_page, pretrain_report
 from pipelines.pretrain_watcher import PretrainWatcher
 from pipelines.report import require_writable_report, write_report
+from pipelines.run_start import say_start
 from pipelines.tensorboard import TensorBoardLog
 from pipelines.watching import watch_in_background
 from realm_core.engines.loading import StoreEngineLoader
@@ -29,7 +32,7 @@ from realm_core.evaluation.datasets import Question, read_questions
 from realm_core.index.specs import IndexSpec
 from realm_core.modeling.checkpoints import load_tokenizer, tokenizer_digest
 from realm_core.modeling.knowledge_aug_encoder import RealmKnowledgeAugEncoder
-from realm_core.modeling.weights import resolve_directory
+from realm_core.modeling.weights import resolve_directory, weights_digest
 from realm_core.retrieval.evidence import EvidenceRetriever
 from realm_core.storage.block_store import load_corpus
 from realm_core.storage.digests import digest_of
@@ -59,6 +62,8 @@ def plan_pretraining(config: PretrainConfig) -> PretrainPlanReport:
 
     Raises what `pretrain` would raise for the same reasons, and `UsageError` where there is no place.
     """
+    if config.report:
+        require_writable_report(Path(config.report))
     store = Store(config.store)
     if config.questions:
         read_questions(config.questions)
@@ -86,6 +91,7 @@ def pretrain(config: PretrainConfig) -> PretrainReport:
     if config.report:
         require_writable_report(Path(config.report))
     store = Store(config.store)
+    store.require_initialized()
     questions = read_questions(config.questions) if config.questions else []
     with writer_lock(store, "realm pretrain"):
         run, start = _open_run(config, store)
@@ -97,6 +103,7 @@ def pretrain(config: PretrainConfig) -> PretrainReport:
         report = pretrain_report(run, was_done=was_done)
         if config.report:
             write_report(pretrain_page(run, report), Path(config.report))
+            say(f"report written to {config.report}")
         return report
 
 
@@ -104,7 +111,8 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
     """The run of this configuration and the snapshot that it started on.
 
     The live snapshot moves on as the run refreshes it, so the store remembers where the run began. A finished run
-    whose snapshot is live is found again; training further from it takes another configuration.
+    whose snapshot is live is found again; training further from it takes another configuration. From another live
+    snapshot, as after a new warm-up, the same configuration is another run, with a number behind its name.
     """
     what_matters = [
         config.num_steps, config.refresh_interval_steps, config.batch_size, config.num_candidates,
@@ -113,20 +121,34 @@ def _open_run(config: PretrainConfig, store: Store) -> tuple[RunFolder, Snapshot
         config.separate_embedders,
     ]  # fmt: skip
     live = load_snapshot(store)
-    reader = tokenizer_digest(load_tokenizer(resolve_directory(config.encoder)))
-    run = RunFolder(store, "pretrain-" + digest_of(live.corpus_digest, reader, what_matters)[:12])
-    begun = run.read_document("start")
-    if begun is None:
-        run.write_document("start", {"snapshot": live.snapshot_id})
-        return run, live
-    if run.result() is not None:
-        return run, live  # where it began may be garbage by now
-    return run, load_snapshot(store, begun["snapshot"])
+    directory = resolve_directory(config.encoder)
+    reader = (tokenizer_digest(load_tokenizer(directory)), weights_digest(directory))
+    name = "pretrain-" + digest_of(live.corpus_digest, *reader, what_matters)[:12]
+    for number in count(1):
+        run = RunFolder(store, name if number == 1 else f"{name}-{number}")
+        begun, result = run.read_document("start"), run.result()
+        if begun is None:
+            return run, live
+        if result is None:
+            return run, load_snapshot(store, begun["snapshot"])
+        if result["live_snapshot"] == live.snapshot_id:
+            return run, live
+        if begun["snapshot"] == live.snapshot_id:
+            say(
+                f"{run.name} is done, but its snapshot {result['live_snapshot']} is not live: {live.snapshot_id} is, "
+                f"where it began. `realm snapshots publish {result['live_snapshot']}` makes it live"
+            )
+            return run, live
+    raise AssertionError("there is always a next number")
 
 
 def _train(
     config: PretrainConfig, store: Store, run: RunFolder, start: SnapshotManifest, questions: list[Question]
 ) -> None:
+    plan = pretrain_plan(config, store, run, start)
+    say_start(
+        run, plan.schedule, f"{config.num_trainers} ranks x {config.batch_size} sentences, from {start.snapshot_id}"
+    )
     with (
         ray_session(config.address),
         service_left_as_found(),
@@ -147,7 +169,8 @@ def _train(
             tensorboard=TensorBoardLog(Path(config.tensorboard), run) if config.tensorboard else None,
         )
         with watch_in_background(watcher.look):
-            plan = pretrain_plan(config, store, run, start)
+            if run.read_document("start") is None:  # not before: what was refused has not begun
+                run.write_document("start", {"snapshot": start.snapshot_id, "options": asdict(config)})
             pretrain_on_workers(plan, resources=resources, refresher=refresher, folder=Path(folder))
             _wait_for_last_refresh(refresher)
         watcher.close()
@@ -207,7 +230,7 @@ def pretrain_plan(config: PretrainConfig, store: Store, run: RunFolder, start: S
         start_step=start.encoder_step,
         start_encoder_digest=start.encoder_digest,
         separate_embedders=config.separate_embedders,
-        reader_checkpoint=config.encoder,
+        reader_checkpoint=_for_other_processes(config.encoder),
         featurizer=_featurizer(config, corpus),
         masking=config.masking,
         schedule=ScheduleConfig(
@@ -222,6 +245,11 @@ def pretrain_plan(config: PretrainConfig, store: Store, run: RunFolder, start: S
         accumulation_steps=config.accumulation_steps,
         recompute_layers=config.gradient_checkpointing,
     )
+
+
+def _for_other_processes(encoder: str) -> str:
+    """Ranks work in folders of their own: a directory's path must not depend on where this command runs."""
+    return str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
 
 
 def _featurizer(config: PretrainConfig, corpus: CorpusManifest) -> FeaturizerConfig:

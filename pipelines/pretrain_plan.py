@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.retrieval.memory import memory_of_swap
+from pipelines.run_start import schedule_text
 from realm_core.training.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
@@ -44,10 +45,7 @@ class PretrainPlanReport:
                 f"{ranks} ranks x {config.batch_size} = {ranks * config.batch_size} sentences, "
                 f"{config.num_candidates} candidates each",
             ),
-            (
-                "schedule",
-                f"{schedule.num_steps:,} steps, rate {schedule.learning_rate:g} after {schedule.warmup_steps:,}",
-            ),
+            ("schedule", schedule_text(schedule)),
             (
                 "refresher",
                 f"{plan.embedding.num_workers} embedding actors of "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.display import say
 from pipelines.recall import measure_recall_at_5
 from pipelines.refresh_alarm import RefreshAlarm
-from pipelines.telemetry import tokens_per_second
+from pipelines.telemetry import StepRate, tokens_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,7 @@ class PretrainWatcher:
         self._display = display
         self._tensorboard = tensorboard
         self._last_step = 0
+        self._rate = StepRate()
         self._training = display.task("pretrain", total=num_steps, unit="steps")
         self._refreshing: tuple[tuple[int, str], Line | Bar] | None = None
         self._alarm = RefreshAlarm()
@@ -76,7 +77,7 @@ class PretrainWatcher:
         steps = self._run.read_metrics(after_step=self._last_step)
         if steps:
             self._last_step = steps[-1]["step"]
-            self._training.update(self._last_step, note=step_note(steps[-1]))
+            self._training.update(self._last_step, note=step_note(steps[-1]), rate=self._rate.update(steps))
         return steps
 
     def _show_refresh(self, status: RefresherStatus) -> None:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
+
+
+class StepRate:
+    """Steps per second since this process began to look: what a run took before it was interrupted does not count."""
+
+    def __init__(self) -> None:
+        self._since_seconds = time.time()
+        self._first: Record | None = None
+
+    def update(self, steps: Sequence[Record]) -> float:
+        """With steps that are new, or all; 0.0 until two were seen."""
+        own = [step for step in steps if step["at_seconds"] >= self._since_seconds]
+        if not own:
+            return 0.0
+        self._first = self._first or own[0]
+        seconds = own[-1]["at_seconds"] - self._first["at_seconds"]
+        return float((own[-1]["step"] - self._first["step"]) / seconds) if seconds > 0 else 0.0
 
 
 def step_scalars(step: Record) -> dict[str, float]:
@@ -14,6 +32,7 @@ def step_scalars(step: Record) -> dict[str, float]:
     values = {
         "training/loss": step["loss"],
         "training/retrieval_utility": step["retrieval_utility"],
+        "training/learning_rate": step.get("learning_rate"),
         "training/gradient_norm": step["gradient_norm"],
         "training/step_seconds": seconds,
         "training/tokens_per_second": tokens_per_second(step),

@@ -13,7 +13,9 @@ from cluster.session import cluster_capacity, ray_session
 from cluster.warmup import WarmupPlan, warm_up_on_workers
 from pipelines.configs.warmup import WarmupConfig
 from pipelines.display import Display
-from pipelines.encoders import take_in_encoder
+from pipelines.encoders import store_encoder
+from pipelines.run_start import say_start
+from pipelines.telemetry import StepRate
 from pipelines.watching import watch_in_background
 from realm_core.errors import UsageError
 from realm_core.storage.block_store import load_corpus
@@ -36,6 +38,8 @@ class WarmupReport:
     run_name: str
     encoder: EncoderVersion
     num_steps: int
+    loss: float
+    """Mean over the last tenth of the steps, as the accuracies are."""
     removed_accuracy: float
     kept_accuracy: float
     was_done: bool
@@ -45,8 +49,9 @@ class WarmupReport:
         return [
             ("run", self.run_name + (" (was done already)" if self.was_done else "")),
             ("steps", self.num_steps),
-            ("accuracy, sentence removed from its block", f"{self.removed_accuracy:.3f}"),
-            ("accuracy, sentence left in its block", f"{self.kept_accuracy:.3f}"),
+            ("loss, last tenth", f"{self.loss:.3f}"),
+            ("accuracy, last tenth, sentence removed from its block", f"{self.removed_accuracy:.3f}"),
+            ("accuracy, last tenth, sentence left in its block", f"{self.kept_accuracy:.3f}"),
             ("encoder", self.encoder.digest[:12]),
         ]
 
@@ -63,7 +68,7 @@ def run_warmup(config: WarmupConfig) -> WarmupReport:
     corpus = load_corpus(store)
     _check(config, corpus.num_blocks)
     with writer_lock(store, "realm warmup"):
-        start = take_in_encoder(store, config.encoder, corpus)
+        start = store_encoder(store, config.encoder, corpus)
         run = RunFolder(store, _run_name(config, corpus.digest, start.digest))
         was_done = _is_done(store, run)
         if not was_done:
@@ -115,6 +120,7 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
         dropout=config.dropout,
         checkpoint_interval_steps=config.checkpoint_interval_steps,
     )
+    say_start(run, plan.schedule, f"{config.num_trainers} ranks x {config.batch_size} blocks")
     with ray_session(config.address), Display() as display, tempfile.TemporaryDirectory() as folder:
         num_cpus, num_gpus = cluster_capacity()
         resources = plan_resources(
@@ -125,12 +131,12 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             precision=config.precision,
             device=config.device,
         )
-        bar = display.task("warmup", total=config.num_steps, unit="steps")
+        bar, rate = display.task("warmup", total=config.num_steps, unit="steps"), StepRate()
 
         def show() -> None:
             lines = run.read_metrics()
             if lines:
-                bar.update(lines[-1]["step"], note=f"loss {lines[-1]['loss']:.3f}")
+                bar.update(lines[-1]["step"], note=f"loss {lines[-1]['loss']:.3f}", rate=rate.update(lines))
 
         with watch_in_background(show):
             warm_up_on_workers(plan, resources=resources, folder=Path(folder))
@@ -148,6 +154,7 @@ def _report(config: WarmupConfig, run: RunFolder, encoder: EncoderVersion, was_d
         run_name=run.name,
         encoder=encoder,
         num_steps=config.num_steps,
+        loss=_mean(last, "loss"),
         removed_accuracy=_mean(last, "removed_accuracy"),
         kept_accuracy=_mean(last, "kept_accuracy"),
         was_done=was_done,

@@ -93,6 +93,7 @@ class PretrainConfig:
         at_least(
             "realm pretrain",
             num_steps=(self.num_steps, 1),
+            seed=(self.seed, 0),
             refresh_interval_steps=(self.refresh_interval_steps, 1),
             checkpoint_interval_steps=(self.checkpoints_every, 1),
             batch_size=(self.batch_size, 1),

@@ -50,6 +50,7 @@ class WarmupConfig:
         at_least(
             "realm warmup",
             num_steps=(self.num_steps, 1),
+            seed=(self.seed, 0),
             batch_size=(self.batch_size, 2),
             chunk_size=(self.batch_size if self.chunk_size is None else self.chunk_size, 1),
             checkpoint_interval_steps=(self.checkpoint_interval_steps, 1),

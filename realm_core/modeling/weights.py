@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -92,6 +93,19 @@ def read_config(directory: Path) -> dict[str, Any]:
             directory, f"a config.json that holds a {type(fields).__name__}", "a JSON object", "Copy it again."
         )
     return cast("dict[str, Any]", fields)
+
+
+def weights_digest(directory: Path) -> str:
+    """SHA-256 (hex) of the bytes of the weight files: a second or so for each GB.
+
+    Raises:
+        EncoderError: there are none.
+    """
+    digest = hashlib.sha256()
+    for path in _files(directory):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:

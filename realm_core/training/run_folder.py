@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realm_core.errors import ArtifactCorruptError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -107,9 +109,22 @@ class RunFolder:
         by_step: dict[int, dict[str, Any]] = {}
         for name in self._metrics_files(after_step):
             for line in self._store.read_bytes(f"{self.path}/metrics/{name}").splitlines():
-                record = json.loads(line)
+                record = self._parsed(f"{self.path}/metrics/{name}", line)
                 by_step[record["step"]] = record
         return [by_step[step] for step in sorted(by_step) if step > after_step]
+
+    def _parsed(self, path: str, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            int(record["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtifactCorruptError(
+                where=f"{self._store.url}/{path}",
+                found=f"a line that is no step: {line[:60].decode(errors='replace')}",
+                expected="one JSON object with its `step` on each line",
+                action="Delete that line: what it showed is lost, and nothing else.",
+            ) from error
+        return dict(record)
 
     def _metrics_files(self, after_step: int) -> list[str]:
         """Names of the files with steps after `after_step`, oldest first: each ends where a later one begins."""

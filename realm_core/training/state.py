@@ -28,6 +28,7 @@ from realm_core.training.random_state import random_state, restore_random_state
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 FORMAT = "realm-training-state-1"
+STATE_KEYS = {"step", "data_position", "files", "parameter_groups", "random"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ def _read_state(directory: Path) -> dict[str, Any]:
         raise _corrupt(path, f"no training state ({error})") from error
     if written_as != FORMAT:
         raise _corrupt(path, f"format {written_as!r}")
+    if missing := sorted(STATE_KEYS - state.keys()):
+        raise _corrupt(path, f"no {', '.join(missing)}")
     return dict(state)
 
 

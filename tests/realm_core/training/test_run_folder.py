@@ -1,5 +1,6 @@
 import pytest
 
+from realm_core.errors import ArtifactCorruptError
 from realm_core.storage.files import Store
 from realm_core.training.run_folder import Merit, RunFolder, best_of
 
@@ -87,6 +88,14 @@ def test_records_and_documents_are_read_back(run):
     assert [r["step"] for r in run.read_refreshes()] == [10, 20]
     assert run.read_recall() == [{"recall_at_5": 0.5}]
     assert run.result() == {"live_step": 20}
+
+
+@pytest.mark.parametrize("text", ['{"step": 1}\n{"st', "[]", '{"loss": 2.0}'])
+def test_a_line_of_metrics_that_is_no_step_is_named(run, tmp_path, text):
+    run.write_metrics(0, [{"step": 1}])
+    (tmp_path / "runs/pretrain-x/metrics/from-000000.jsonl").write_text(text)
+    with pytest.raises(ArtifactCorruptError, match=r"from-000000.jsonl: a line that is no step.*Delete that line"):
+        run.read_metrics()
 
 
 def test_only_later_steps_are_read_and_files_before_them_are_not_opened(run, tmp_path):

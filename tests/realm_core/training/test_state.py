@@ -157,7 +157,9 @@ def test_a_flipped_byte_is_found_before_anything_changes(saved: Path, name: str)
     assert_equal(run.tensors(), before)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"step": 3}', '{"format": "another"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"step": 3}', '{"format": "realm-training-state-1", "step": 3}', '{"format": "another"}']
+)
 def test_a_state_that_is_none_is_corrupt(saved: Path, text: str) -> None:
     (saved / "state.json").write_text(text)
     with pytest.raises(ArtifactCorruptError, match=r"state\.json"):
