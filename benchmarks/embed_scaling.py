@@ -192,12 +192,12 @@ def _measure(
         num_warm_up = num_actors * WARM_UP_PARTS
         pool.embed(parts[:num_warm_up], encoder_digest)
         work = parts[num_warm_up : num_warm_up + num_actors * options.parts_per_actor]
-        own_before = own_cpu_seconds()
+        own_cpu = OwnCpu()
         psutil.cpu_percent()
         started = time.perf_counter()
         result = pool.embed(work, encoder_digest)
         seconds = time.perf_counter() - started
-        busy_cpu_share, own_seconds = psutil.cpu_percent() / 100, own_cpu_seconds() - own_before
+        busy_cpu_share, own_seconds = psutil.cpu_percent() / 100, own_cpu.seconds()
     finally:
         pool.close()
     assert result.num_made == len(work), "every part was made anew"
@@ -211,14 +211,28 @@ def _measure(
     )
 
 
-def own_cpu_seconds() -> float:
-    """Of this process and of all that it started, Ray and its actors included, those that have ended too."""
-    total = 0.0
-    for process in (me := psutil.Process(), *me.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+class OwnCpu:
+    """CPU seconds of this process and of all that it started, Ray and its actors included, since this object was made.
+
+    A process that ended counts as far as the last `look` saw it.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, float], float] = {}
+        self.look()
+        self._before = sum(self._seconds.values())
+
+    def look(self) -> None:
+        """Notes what each process has used by now."""
+        for process in (me := psutil.Process(), *me.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._seconds[process.pid, process.create_time()] = times.user + times.system
+
+    def seconds(self) -> float:
+        """By now."""
+        self.look()
+        return sum(self._seconds.values()) - self._before
 
 
 def _caption(options: argparse.Namespace) -> str:

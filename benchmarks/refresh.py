@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.clustered import ClusteredEmbeddings
 from benchmarks.command import benchmark_parser, print_last_line, require_positive
-from benchmarks.embed_scaling import own_cpu_seconds
+from benchmarks.embed_scaling import OwnCpu
 from benchmarks.embed_tables import aligned, rounded
 from benchmarks.refresh_store import ClusteredLoader, write_corpus
 from cluster.embedding import EmbeddingPool
@@ -203,14 +203,19 @@ def _refresher_config(store: Store, corpus: CorpusManifest, options: argparse.Na
 
 def _refresh(store: Store, refresher: RefresherClient, step: int) -> Refreshed:
     _wait(lambda: refresher.status().is_ready)
-    own_before = own_cpu_seconds()
+    own_cpu = OwnCpu()
     psutil.cpu_percent()
     offered_at, offered_at_seconds = time.monotonic(), time.time()
     refresher.offer(EncoderVersion(digest=f"step-{step}", step=step, saved_at_seconds=offered_at_seconds))
     refresher.confirm_offers()
-    _wait(lambda: refresher.status().is_idle)
+
+    def is_idle() -> bool:
+        own_cpu.look()
+        return refresher.status().is_idle
+
+    _wait(is_idle)
     seconds = time.monotonic() - offered_at
-    busy_cpu_share, own_seconds = psutil.cpu_percent() / 100, own_cpu_seconds() - own_before
+    busy_cpu_share, own_seconds = psutil.cpu_percent() / 100, own_cpu.seconds()
     record = next(r for r in RunFolder(store, RUN).read_refreshes() if r["step"] == step)
     if record["status"] != "live":
         raise ServiceError(

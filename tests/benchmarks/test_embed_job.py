@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -9,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from benchmarks.embed_blocks import Blocks, Document
 from benchmarks.embed_overhead import Timed, chosen_sentences, overheads
 from benchmarks.embed_recall import make_task, recall_at
-from benchmarks.embed_scaling import Scale, efficiencies, save_plot, summary_of
+from benchmarks.embed_scaling import OwnCpu, Scale, efficiencies, save_plot, summary_of
 from benchmarks.embed_stand_in import DIMENSION, StandInLoader
 from benchmarks.embed_store import write_corpus
 from realm_core.errors import UsageError
@@ -114,3 +118,15 @@ def test_questions_point_to_their_paragraphs():
     assert own(all_articles=False, num_articles=None) == (["e", "f"], 4)
     assert own(all_articles=True, num_articles=None) == (["e", "f"], 6)
     assert own(all_articles=False, num_articles=1) == (["e"], 3)
+
+
+def test_cpu_seconds_of_a_process_that_ended_still_count():
+    own_cpu = OwnCpu()
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        while own_cpu.seconds() < 0.5:
+            time.sleep(0.05)
+    finally:
+        busy.kill()
+        busy.wait()
+    assert own_cpu.seconds() >= 0.5
