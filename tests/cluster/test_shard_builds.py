@@ -10,9 +10,6 @@ from realm_core.index.shard_building import build_shard
 from realm_core.index.shards import plan_shards
 from realm_core.index.specs import IndexSpec
 from realm_core.index.tuning import first_settings
-from realm_core.storage.block_store import read_part
-from realm_core.storage.digests import fixed_binary_to_numpy
-from realm_core.storage.embedding_store import EmbeddingSpec, write_embeddings
 
 NUM_QUERIES = 64
 
@@ -23,13 +20,7 @@ class OneShard:
     def __init__(self, folder, kind, num_blocks=400):
         filled = SyntheticStore(folder, num_blocks=num_blocks)
         embeddings = filled.embeddings(0)
-        digests = []
-        for part in filled.corpus.parts:
-            spec = EmbeddingSpec(encoder_digest="encoder-0", precision="fp32")
-            uids = fixed_binary_to_numpy(read_part(filled.store, part, ["uid"])["uid"])
-            rows = embeddings[part.first_block_id : part.first_block_id + part.num_rows]
-            write_embeddings(filled.store, spec, part, uids, rows)
-            digests.append(spec.digest(part.digest))
+        digests = filled.write(embeddings, "encoder-0")
         [plan] = plan_shards(filled.corpus.parts, digests, num_shards=1, spec=IndexSpec(kind=kind))
         self.queries = np.ascontiguousarray(embeddings[:NUM_QUERIES])
         self.store, self.built = filled.store, build_shard(filled.store, plan, self.queries, num_hits=10)

@@ -30,15 +30,18 @@ class SyntheticStore:
         rng = np.random.default_rng(seed)
         return rng.normal(size=(self.corpus.num_blocks, DIMENSION)).astype(np.float32)
 
-    def publish(self, seed, step, num_shards=2):
-        embeddings = self.embeddings(seed)
-        digests = []
+    def write(self, embeddings, encoder_digest):
+        """The embedding files of all parts; returns their digests."""
+        spec = EmbeddingSpec(encoder_digest=encoder_digest, precision="fp32")
         for part in self.corpus.parts:
-            spec = EmbeddingSpec(encoder_digest=f"encoder-{seed}", precision="fp32")
             uids = fixed_binary_to_numpy(read_part(self.store, part, ["uid"])["uid"])
             rows = embeddings[part.first_block_id : part.first_block_id + part.num_rows]
             write_embeddings(self.store, spec, part, uids, rows)
-            digests.append(spec.digest(part.digest))
+        return [spec.digest(part.digest) for part in self.corpus.parts]
+
+    def publish(self, seed, step, num_shards=2):
+        embeddings = self.embeddings(seed)
+        digests = self.write(embeddings, f"encoder-{seed}")
         plans = plan_shards(self.corpus.parts, digests, num_shards=num_shards, spec=IndexSpec())
         shards = [build_shard(self.store, plan, embeddings[:8], num_hits=10) for plan in plans]
         manifest = SnapshotManifest(

@@ -12,9 +12,6 @@ from realm_core.index.shard_building import build_shard
 from realm_core.index.shards import ShardSearcher, plan_shards, shard_bounds
 from realm_core.index.specs import IndexSpec, ResolvedSpec
 from realm_core.index.truth import ExactTopK
-from realm_core.storage.block_store import read_part
-from realm_core.storage.digests import fixed_binary_to_numpy
-from realm_core.storage.embedding_store import EmbeddingSpec, write_embeddings
 from realm_core.storage.snapshots import shard_path
 
 NUM_ROWS, NUM_LEAVES = 5_000, 64
@@ -61,13 +58,7 @@ def test_exact_hits_batch_by_batch_are_those_of_the_whole():
 
 def fill(filled, vectors):
     """Embeddings of the synthetic corpus; the plan of one shard."""
-    digests = []
-    for part in filled.corpus.parts:
-        spec = EmbeddingSpec(encoder_digest="e", precision="fp32")
-        uids = fixed_binary_to_numpy(read_part(filled.store, part, ["uid"])["uid"])
-        rows = vectors[part.first_block_id : part.first_block_id + part.num_rows]
-        write_embeddings(filled.store, spec, part, uids, rows)
-        digests.append(spec.digest(part.digest))
+    digests = filled.write(vectors, "e")
     (plan,) = plan_shards(filled.corpus.parts, digests, num_shards=1, spec=IndexSpec())
     return plan
 
