@@ -17,7 +17,7 @@ from cluster.embedding import EmbeddingPool
 from cluster.embedding_run import MAX_HOPELESS_PARTS
 from cluster.resources import EmbeddingPlan
 from pipelines.configs.ingest import IngestConfig
-from pipelines.encoders import take_in_encoder
+from pipelines.encoders import store_encoder
 from pipelines.ingest import run_ingest
 from realm_core.engines.completeness import check_embedded
 from realm_core.engines.loading import StoreEngineLoader
@@ -281,7 +281,7 @@ def ingested(ray_cluster, tmp_path, tiny_bert):
         store=store.url, source=str(source), encoder=str(tiny_bert), max_block_tokens=160, num_parts=3
     )
     run_ingest(config)
-    return store, load_corpus(store), take_in_encoder(store, str(tiny_bert), load_corpus(store)).digest
+    return store, load_corpus(store), store_encoder(store, str(tiny_bert), load_corpus(store)).digest
 
 
 def test_a_real_encoder_killed_in_mid_part_gives_the_same_bytes(ingested, pools):
