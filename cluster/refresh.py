@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 NUM_GATE_QUERIES = 512
 """Their recall@5 has a standard error of half a point at 0.95."""
 MAX_GATE_QUERY_TOKENS = 62
+PREPARE_SWAP_SECONDS = 20.0
+"""So long before the last part is embedded, the processes of the next snapshot's shards are started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ def refresh(
         RealmError: what any stage raised; where the swap failed, the store's live snapshot is again what it was.
     """
     queries_BD = _encode_gate_queries(task, encoder, service.live_snapshot().dimension)
-    embedded, indexed = _build(task, encoder, queries_BD, record, progress)
+    embedded, indexed = _build(task, encoder, queries_BD, service, record, progress)
     progress(StageProgress(stage="publish", done=0, total=1))
     started = time.monotonic()
     record.snapshot_id = publish(task.store, indexed.manifest)
@@ -130,6 +132,7 @@ def _build(
     task: RefreshTask,
     encoder: EncoderVersion,
     queries_BD: np.ndarray,
+    service: RetrievalClient,
     record: RefreshRecord,
     progress: Callable[[StageProgress], None],
 ) -> tuple[EmbedResult, IndexResult]:
@@ -153,9 +156,15 @@ def _build(
         target_recall=task.index.target_recall,
     )
     builds = snapshot.builds
+    is_swap_prepared = False
 
     def watch(now: EmbedProgress) -> None:
+        nonlocal is_swap_prepared
         progress(StageProgress(stage="embed", done=now.rows_done, total=task.corpus.num_blocks))
+        rows_left = task.corpus.num_blocks - now.rows_done
+        if not is_swap_prepared and rows_left <= now.rows_per_second * PREPARE_SWAP_SECONDS:
+            is_swap_prepared = True
+            service.prepare_swap()
 
     def watch_shards(num_done: int) -> None:
         progress(StageProgress(stage="index", done=num_done, total=len(builds)))

@@ -15,11 +15,12 @@ import ray
 from cluster.calls import get
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient
-from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS, ControllerActor
+from cluster.retrieval.controller import ControllerActor
 from cluster.retrieval.generation import HTTP_NAME, SERVICE_NAME
 from cluster.retrieval.memory import SwapMemory, SwapMode
 from cluster.retrieval.metrics import RouterStatus
 from cluster.retrieval.service_status import ServiceConfig, ServiceStatus, SwapResult
+from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
 from cluster.retrieval.wire import new_token
 from cluster.session import NAMESPACE
 from realm_core.errors import RealmError, UsageError

@@ -18,9 +18,9 @@ from ray.exceptions import RayError
 from cluster.calls import get
 from cluster.retrieval import wire
 from cluster.retrieval.batching import too_late
-from cluster.retrieval.controller import LOAD_TIMEOUT_SECONDS
 from cluster.retrieval.generation import SERVICE_NAME
 from cluster.retrieval.service_status import ServiceStatus, SwapResult
+from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
 from cluster.session import NAMESPACE
 from realm_core.errors import DeadlineExceededError, QueryError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
@@ -181,6 +181,15 @@ class RetrievalClient:
         """
         result: SwapResult = self._ask_controller("swap", 2 * LOAD_TIMEOUT_SECONDS, snapshot_id, mode)
         return result
+
+    def prepare_swap(self) -> None:
+        """Says that a swap is about to come, so that processes for it start meanwhile; returns at once.
+
+        They are as many as serve the live snapshot, are given as much memory, and are used by a swap to a snapshot that
+        is divided in the same way, if one comes within ten minutes. Where there is no room for them none start.
+        """
+        _require_cluster()
+        self._controller.prepare_swap.remote()
 
     def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
         """What a swap to that snapshot would take in memory, and what is free."""

@@ -17,27 +17,24 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from cluster.calls import as_realm_error, dead_process
-from cluster.resources import LIGHT_OPTIONS, shard_options
+from cluster.calls import as_realm_error
+from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.generation import SERVICE_NAME, Generation, is_shard_name, router_name, shard_name
-from cluster.retrieval.memory import SwapMemory, SwapMode, memory_of_swap, shard_bytes
+from cluster.retrieval.memory import SwapMemory, SwapMode, memory_of_swap
 from cluster.retrieval.router import RouterActor
 from cluster.retrieval.service_status import ServiceConfig, ServiceStatus, SwapResult
-from cluster.retrieval.shard_server import ShardActor, ShardTask
-from cluster.retrieval.warming import warm
+from cluster.retrieval.shard_processes import ShardProcesses, end_processes
 from cluster.session import NAMESPACE
 from realm_core.errors import RealmError, ServiceUnavailableError
-from realm_core.index.setting import SearchSetting
 from realm_core.storage.files import Store
 from realm_core.storage.leases import ReadLease, reading
 from realm_core.storage.snapshots import SnapshotManifest, load_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Iterable
 
 logger = logging.getLogger(__name__)
 
-LOAD_TIMEOUT_SECONDS = 600.0
 DRAIN_TIMEOUT_SECONDS = 60.0
 ROUTER_TIMEOUT_SECONDS = 30.0
 FOLLOW_SECONDS = 2.0
@@ -61,6 +58,7 @@ class RetrievalController:
         self._config = config
         self._store = Store(config.store_url)
         self._live: Generation | None = None
+        self._processes = ShardProcesses(config)
         self._swaps = _Swaps()
         self._swapping = asyncio.Lock()
         self._starting = asyncio.Lock()
@@ -103,6 +101,16 @@ class RetrievalController:
     async def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
         """What a swap to that snapshot would take; raises `StoreError` for one that is not published."""
         return self._memory_of(await asyncio.to_thread(load_snapshot, self._store, snapshot_id))
+
+    async def prepare_swap(self) -> None:
+        """See `RetrievalClient.prepare_swap`."""
+        await self.start()
+        async with self._swapping:
+            assert self._live is not None
+            live = self._live.manifest
+            memory = self._memory_of(live)
+            if memory.next_bytes <= memory.free_bytes:
+                self._processes.start_ahead(live)
 
     async def swap(self, snapshot_id: str, mode: SwapMode) -> SwapResult:
         """See `RetrievalClient.swap`. Swaps come one after another; the live snapshot stays live where one fails."""
@@ -170,61 +178,19 @@ class RetrievalController:
     ) -> SwapResult:
         old = self._live
         previous = old.manifest.snapshot_id if old else None
-        generation = await self._start_shards(manifest, mode)
+        generation = await self._processes.start(manifest, mode)
         try:
             await self._flip(generation)
         except BaseException:
             if self._live is not generation:
                 await self._tell_routers("retire", generation.number)
-                _end(generation)
+                end_processes(generation.shards)
             raise
         self._swaps.done += old is not None
         seconds = time.monotonic() - started
         if old is not None:
             await self._retire(old)
         return SwapResult(manifest.snapshot_id, previous, False, seconds, time.monotonic() - started - seconds, memory)
-
-    async def _start_shards(self, manifest: SnapshotManifest, mode: SwapMode) -> Generation:
-        """Starts, loads and warms the processes of a snapshot; none is left behind when one of them fails."""
-        number = time.time_ns() // 1_000_000
-        shards: list[tuple[Any, ...]] = []
-        try:
-            for i in range(len(manifest.shards)):
-                shards.append(tuple(self._shard(manifest, number, i, j, mode) for j in range(self._config.replicas)))
-                if mode == "in-place-per-shard":
-                    await self._ready(shards[-1], manifest)
-            await self._ready([replica for replicas in shards for replica in replicas], manifest)
-        except BaseException:
-            _end(Generation(number, manifest, tuple(shards)))
-            raise
-        return Generation(number, manifest, tuple(shards))
-
-    def _shard(self, manifest: SnapshotManifest, number: int, shard: int, replica: int, mode: SwapMode) -> Any:  # noqa: ANN401 - actor handles are untyped
-        entry = manifest.shards[shard]
-        task = ShardTask(
-            store_url=self._store.url,
-            snapshot_id=manifest.snapshot_id,
-            entry=entry,
-            setting=SearchSetting.from_json(manifest.search_setting),
-            dimension=manifest.dimension,
-            threads=self._threads_per_shard(manifest),
-            token=self._config.token,
-        )
-        options = shard_options(0 if mode == "in-place-per-shard" else shard_bytes(entry))
-        return ShardActor.options(
-            name=shard_name(number, shard, replica), namespace=NAMESPACE, lifetime="detached", **options
-        ).remote(task)
-
-    def _threads_per_shard(self, manifest: SnapshotManifest) -> int:
-        """The cores of the cluster, divided between the processes that search side by side."""
-        num_processes = len(manifest.shards) * self._config.replicas
-        return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // num_processes)
-
-    async def _ready(self, shards: Iterable[Any], manifest: SnapshotManifest) -> None:
-        async def load(shard: Any) -> None:  # noqa: ANN401 - actor handles are untyped
-            await warm(await shard.address.remote(), self._config.token, manifest)
-
-        await _within(LOAD_TIMEOUT_SECONDS, [load(shard) for shard in shards], f"loading {manifest.snapshot_id}")
 
     async def _flip(self, generation: Generation) -> None:
         """All routers connect to the new processes, then all flip.
@@ -258,11 +224,12 @@ class RetrievalController:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 await self._tell_routers("retire", old.number)
-        _end(old)
+        end_processes(old.shards)
 
     def _memory_of(self, manifest: SnapshotManifest) -> SwapMemory:
         live = self._live.manifest if self._live else None
         free_bytes = int(ray.available_resources().get("memory", 0.0))
+        free_bytes += self._processes.num_bytes_ahead
         return memory_of_swap(live, manifest, replicas=self._config.replicas, free_bytes=free_bytes)
 
     async def _adopt(self) -> None:
@@ -323,25 +290,6 @@ class RetrievalController:
 ControllerActor: Any = ray.remote(RetrievalController)
 
 
-async def _within(seconds: float, calls: list[Awaitable[Any]], what: str) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.gather(*calls)
-    except RayTaskError as error:
-        raise as_realm_error(error) from error
-    except RayActorError as error:
-        raise dead_process(what, error) from error
-    except ConnectionError as error:
-        raise dead_process(what, error) from error
-    except TimeoutError as error:
-        raise ServiceUnavailableError(
-            where=what,
-            found=f"processes that were not ready in {seconds:g} s",
-            expected="all index shards loaded by then",
-            action="See with `ray status` whether a node has room for them; the live snapshot goes on.",
-        ) from error
-
-
 def _unreachable(snapshot_id: str, error: BaseException) -> BaseException:
     ours = as_realm_error(error)
     if isinstance(ours, RealmError):
@@ -358,9 +306,3 @@ async def _or_none(call: Any) -> Any:  # noqa: ANN401 - refs are untyped
     with suppress(RayError, TimeoutError):
         return await asyncio.wait_for(call, 5.0)
     return None
-
-
-def _end(generation: Generation) -> None:
-    for shard in generation.actors():
-        with suppress(RayError, ValueError):
-            ray.kill(shard)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realm_core.storage.snapshots import SnapshotManifest
+    from realm_core.index.setting import SearchSetting
+    from realm_core.storage.snapshots import ShardEntry, SnapshotManifest
 
 SERVICE_NAME = "realm-retrieval"
 """Of the controller; the other actors' names begin with it."""
@@ -14,18 +15,29 @@ SERVICE_NAME = "realm-retrieval"
 HTTP_NAME = f"{SERVICE_NAME}-http"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTask:
+    """What a shard process serves."""
+
+    store_url: str
+    snapshot_id: str
+    entry: ShardEntry
+    setting: SearchSetting
+    dimension: int
+    threads: int
+    token: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """Handles of the processes that serve a snapshot together; numbers rise with time."""
+    """The processes that serve a snapshot together; numbers rise with time."""
 
     number: int
     manifest: SnapshotManifest
+    tasks: tuple[ShardTask, ...]
+    """For each index shard, in block order, what its processes serve."""
     shards: tuple[tuple[Any, ...], ...]
-    """For each index shard, in block order, the handles of its replicas."""
-
-    def actors(self) -> list[Any]:
-        """All handles."""
-        return [replica for replicas in self.shards for replica in replicas]
+    """For each index shard the handles of its replicas."""
 
 
 def router_name(number: int) -> str:

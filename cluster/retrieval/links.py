@@ -16,6 +16,7 @@ from realm_core.errors import DeadlineExceededError, RealmError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from cluster.retrieval.generation import ShardTask
     from realm_core.index.searcher import SearchHits
 
 logger = logging.getLogger(__name__)
@@ -38,26 +39,26 @@ class SnapshotGoneError(Exception):
 class ReplicaLink:
     """Connections to one shard process; each carries one search at a time."""
 
-    def __init__(self, actor: Any, token: bytes, name: str) -> None:  # noqa: ANN401 - actor handles are untyped
+    def __init__(self, actor: Any, task: ShardTask, name: str) -> None:  # noqa: ANN401 - actor handles are untyped
         self.name = name
         self.num_in_flight = 0
         self.healthy = asyncio.Event()
         self._actor = actor
-        self._token = token
+        self._task = task
         self._address = ("", 0)
         self._idle: list[FrameConnection] = []
         self._recovery: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> None:
-        """Asks the process where it listens and opens a connection.
+        """Asks the process where it listens, when it has loaded its shard, and opens a connection.
 
         Raises:
             RealmError: what the process's loading raised.
             RayError, OSError, TimeoutError: it is not there.
         """
         async with asyncio.timeout(ADDRESS_SECONDS):
-            self._address = await self._actor.address.remote()
+            self._address = await self._actor.address.remote(self._task)
             connection = await self._open()
             await _ping(connection)  # the system takes connections also for a process that is stopped
         self._idle.append(connection)
@@ -141,7 +142,7 @@ class ReplicaLink:
             await asyncio.wait({answer}, timeout=SILENT_SECONDS)
 
     async def _open(self) -> FrameConnection:
-        return await FrameConnection.open(self._address, self._token)
+        return await FrameConnection.open(self._address, self._task.token)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -27,7 +27,7 @@ class SwapMemory:
     next_bytes: int
     """Taken by the next one; both are there until the old processes have drained."""
     free_bytes: int
-    """What Ray has not given to any process yet."""
+    """What Ray has not given to any process yet, or to one that waits for the next snapshot."""
     is_mapped: bool
     """True when both are searched in memory-mapped files: then their pages give way where memory is short."""
 

@@ -112,7 +112,8 @@ class RetrievalRouter:
             return
         shards = [
             ShardLinks(
-                [self._link(replica, i, j) for j, replica in enumerate(replicas)], self._shard_name(generation, i)
+                [self._link(generation, replica, i, j) for j, replica in enumerate(replicas)],
+                self._shard_name(generation, i),
             )
             for i, replicas in enumerate(generation.shards)
         ]
@@ -274,8 +275,9 @@ class RetrievalRouter:
         except (RayError, RealmError, OSError, ValueError, TimeoutError) as error:
             logger.info("the controller did not say what is live: %s", error)
 
-    def _link(self, actor: Any, shard: int, replica: int) -> ReplicaLink:  # noqa: ANN401 - actor handles are untyped
-        return ReplicaLink(actor, self._token, f"replica {replica} of index shard {shard}")
+    @staticmethod
+    def _link(generation: Generation, actor: Any, shard: int, replica: int) -> ReplicaLink:  # noqa: ANN401 - actor handles are untyped
+        return ReplicaLink(actor, generation.tasks[shard], f"replica {replica} of index shard {shard}")
 
     @staticmethod
     def _shard_name(generation: Generation, shard: int) -> str:

@@ -8,8 +8,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -24,48 +23,41 @@ from cluster.retrieval.wire import (
     send_frame,
 )
 from realm_core.errors import RealmError
-from realm_core.index.setting import SearchSetting
+from realm_core.index.build import import_searcher
 from realm_core.index.shards import ShardSearcher
 from realm_core.storage.files import Store
 from realm_core.storage.leases import reading
-from realm_core.storage.snapshots import ShardEntry
+
+if TYPE_CHECKING:
+    from cluster.retrieval.generation import ShardTask
 
 logger = logging.getLogger(__name__)
 
 SECONDS_AFTER_FAILURE = 0.2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardTask:
-    """What a shard process serves."""
-
-    store_url: str
-    snapshot_id: str
-    entry: ShardEntry
-    setting: SearchSetting
-    dimension: int
-    threads: int
-    token: bytes
-
-
 class ShardServer:
-    """Loads its shard when it starts; Ray starts it again, and so loads it again, whenever it dies."""
+    """Begins without a shard, so that its process can be there before the shard is.
 
-    def __init__(self, task: ShardTask) -> None:
-        self._task = task
-        self._error: RealmError | None = None
+    Whoever asks where it answers says what it is to serve: also after it has died, when Ray starts it again.
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Imports what searching an index of that kind takes."""
+        import_searcher(kind)
         self._server: socket.socket | None = None
         self._loading = threading.Lock()
         self._strangers = Strangers()
-        self._try_to_load()
 
-    def address(self) -> Address:
-        """Where it answers; raises what its loading raised, which is tried again each time it is asked."""
+    def address(self, task: ShardTask) -> Address:
+        """Where it answers; loads the shard first, at the first call. It serves one task in its life.
+
+        Raises:
+            RealmError: the shard cannot be loaded; the next call tries again.
+        """
         with self._loading:
-            if self._error is not None:
-                self._try_to_load()
-        if self._error:
-            raise self._error
+            if self._server is None:
+                self._load(task)
         assert self._server is not None
         host, port = self._server.getsockname()[:2]
         return host, port
@@ -74,18 +66,11 @@ class ShardServer:
         """Of this replica."""
         return os.getpid()
 
-    def _try_to_load(self) -> None:
-        """Keeps the error: a constructor's would reach the caller as a dead actor, without its message."""
-        try:
-            self._load()
-            self._error = None
-        except RealmError as error:
-            self._error = error
-
-    def _load(self) -> None:
-        store = Store(self._task.store_url)
-        self._lease = reading(store, self._task.snapshot_id)
-        self._shard = ShardSearcher(store, self._task.entry, self._task.setting)
+    def _load(self, task: ShardTask) -> None:
+        self._task = task
+        store = Store(task.store_url)
+        self._lease = reading(store, task.snapshot_id)
+        self._shard = ShardSearcher(store, task.entry, task.setting)
         self._shard.check_known_queries()
         self._server = listen()
         threading.Thread(target=self._accept, name="accept", daemon=True).start()

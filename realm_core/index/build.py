@@ -20,25 +20,30 @@ class _SearcherClass(Protocol):
 
 def build_searcher(embeddings_RD: np.ndarray, spec: ResolvedSpec) -> Searcher:
     """The searcher over float32 `[R, D]` embeddings; raises `GateError` where one of them is not finite."""
-    return _searcher_class(spec).build(embeddings_RD, spec)
+    return _searcher_class(spec.kind).build(embeddings_RD, spec)
 
 
 def load_searcher(directory: Path) -> Searcher:
     """The searcher that `Searcher.save` wrote; it answers what the saved one did."""
-    return _searcher_class(SearcherDescription.read(directory).spec).load(directory)
+    return _searcher_class(SearcherDescription.read(directory).spec.kind).load(directory)
 
 
-def _searcher_class(spec: ResolvedSpec) -> _SearcherClass:
+def import_searcher(kind: str) -> None:
+    """Imports ahead of `load_searcher` what searching an index of that kind takes."""
+    _searcher_class(kind)
+
+
+def _searcher_class(kind: str) -> _SearcherClass:
     # Imported here: torch takes seconds, and a shard's process must start in less.
-    if spec.kind == "exact":
+    if kind == "exact":
         from realm_core.index.exact import ExactSearcher
 
         return ExactSearcher
-    if spec.kind == "flat":
+    if kind == "flat":
         from realm_core.index.flat import FlatSearcher
 
         return FlatSearcher
-    if spec.kind == "scann":
+    if kind == "scann":
         from realm_core.index.scann_index import ScannSearcher
 
         return ScannSearcher
