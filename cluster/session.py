@@ -70,7 +70,7 @@ def _start(address: str | None, object_store_bytes: int) -> None:
     try:
         _require_listener(address)
         ray.init(address=address, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ServiceUnavailableError(
             where=f"--address {address}",
             found=str(error).splitlines()[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,9 +138,14 @@ def _step(rank: Rank, model: torch.nn.Module, source: _ExampleSource, chunk_size
     ended = time.monotonic()
     rank.log(
         loss=step.loss,
-        removed_accuracy=step.removed_accuracy,
-        kept_accuracy=step.kept_accuracy,
+        removed_accuracy=_or_none(step.removed_accuracy),
+        kept_accuracy=_or_none(step.kept_accuracy),
         gradient_norm=norm,
         wait_seconds=received - started,
         step_seconds=ended - started,
     )
+
+
+def _or_none(accuracy: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(accuracy) else accuracy

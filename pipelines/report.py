@@ -37,7 +37,7 @@ class ReportData:
     stages: list[dict[str, Any]]
     """`name`, `seconds`, `was_done` (found finished when the run came to it)."""
     warmup: list[dict[str, Any]]
-    """One per step: `step`, `loss`, `removed_accuracy`, `kept_accuracy` (NaN where the batch had no such query)."""
+    """One per step: `step`, `loss`, `removed_accuracy`, `kept_accuracy` (None where the batch had no such query)."""
     steps: list[dict[str, Any]]
     """One per step: `step`, `at_seconds` (its end), `loss`, `retrieval_utility`, `snapshot_id`, `staleness_steps`,
     `staleness_seconds`, `wait_seconds`, `forward_seconds`, `backward_seconds`, `num_tokens`, `batches_ready`.

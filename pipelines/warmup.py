@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,5 +161,5 @@ def _report(config: WarmupConfig, run: RunFolder, encoder: EncoderVersion, was_d
 
 
 def _mean(lines: Sequence[dict[str, Any]], name: str) -> float:
-    values = [line[name] for line in lines if not math.isnan(line[name])]
+    values = [line[name] for line in lines if line[name] is not None]
     return sum(values) / len(values) if values else float("nan")

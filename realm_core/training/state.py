@@ -3,6 +3,7 @@
     model-<name>.safetensors    parameters and buffers; tied weights once
     optimizer.safetensors       the optimizer's tensors, named <parameter number>.<key>
     state.json                  step, data position, random generators, parameter groups, digests of the other files
+                                and of itself
 
 Written last, `state.json` names the rest. Making the whole appear at once (a temporary folder, then a rename) is for
 the caller. Wrapped models (DDP, `torch.compile`) are given unwrapped, so that names do not depend on the wrapper.
@@ -22,13 +23,12 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from realm_core.errors import ArtifactCorruptError, ArtifactMissingError, TrainingError
-from realm_core.storage.digests import digest_of_file
+from realm_core.storage.digests import digest_of, digest_of_file
 from realm_core.training.random_state import random_state, restore_random_state
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-FORMAT = "realm-training-state-1"
-STATE_KEYS = {"step", "data_position", "files", "parameter_groups", "random"}
+FORMAT = "realm-training-state-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ def save_training_state(
         "parameter_groups": groups,
         "random": random_state(rng),
     }
+    state["digest"] = digest_of(state)
     (directory / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     _flush_to_disk(directory / STATE_FILE)
     _flush_to_disk(directory)
@@ -143,13 +144,13 @@ def _read_state(directory: Path) -> dict[str, Any]:
     _require_file(path)
     try:
         state = json.loads(path.read_bytes())
-        written_as = state["format"]
+        written_as, digest = state["format"], state.pop("digest", None)
     except (ValueError, TypeError, KeyError) as error:
         raise _corrupt(path, f"no training state ({error})") from error
     if written_as != FORMAT:
         raise _corrupt(path, f"format {written_as!r}")
-    if missing := sorted(STATE_KEYS - state.keys()):
-        raise _corrupt(path, f"no {', '.join(missing)}")
+    if digest_of(state) != digest:
+        raise _corrupt(path, "values of another digest")
     return dict(state)
 
 

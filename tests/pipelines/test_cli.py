@@ -82,6 +82,14 @@ def test_a_missing_option_ends_with_2():
     assert "--store" in err
 
 
+@pytest.mark.parametrize("address", ["somewhere", "127.0.0.1:1"])
+def test_an_address_of_no_cluster_is_named(address):
+    code, _, err = run("search", "the tower", "--store", "store", "--address", address)
+    assert code == 1
+    assert f"--address {address}: " in err
+    assert "expected a running Ray cluster" in err
+
+
 def test_wrong_values_are_all_named_at_once(capsys):
     err = fails_with_one_line(
         capsys,

@@ -173,7 +173,7 @@ def example_data(*, title: str = "REALM on a Wikipedia excerpt", num_steps: int 
                 "step": step,
                 "loss": 2.1 * math.exp(-step / 40) + 0.5 + rng.gauss(0, 0.12),
                 "removed_accuracy": min(1.0, 0.55 + 0.3 * (1 - math.exp(-step / 30)) + rng.gauss(0, 0.07)),
-                "kept_accuracy": math.nan if step % 3 == 0 else min(1.0, 0.93 + rng.gauss(0, 0.05)),
+                "kept_accuracy": None if step % 3 == 0 else min(1.0, 0.93 + rng.gauss(0, 0.05)),
             }
             for step in range(100)
         ],

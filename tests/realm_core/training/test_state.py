@@ -158,11 +158,18 @@ def test_a_flipped_byte_is_found_before_anything_changes(saved: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"step": 3}', '{"format": "realm-training-state-1", "step": 3}', '{"format": "another"}']
+    "text", ["", "[]", '{"step": 3}', '{"format": "realm-training-state-2", "step": 3}', '{"format": "another"}']
 )
 def test_a_state_that_is_none_is_corrupt(saved: Path, text: str) -> None:
     (saved / "state.json").write_text(text)
     with pytest.raises(ArtifactCorruptError, match=r"state\.json"):
+        Run(seed=2).load(saved)
+
+
+def test_another_step_than_was_saved_is_corrupt(saved: Path) -> None:
+    text = (saved / "state.json").read_text()
+    (saved / "state.json").write_text(text.replace('"step": 3', '"step": 4'))
+    with pytest.raises(ArtifactCorruptError, match=r"state\.json: values of another digest"):
         Run(seed=2).load(saved)
 
 
