@@ -164,7 +164,7 @@ def _build(
         rows_left = task.corpus.num_blocks - now.rows_done
         if not is_swap_prepared and rows_left <= now.rows_per_second * PREPARE_SWAP_SECONDS:
             is_swap_prepared = True
-            service.prepare_swap()
+            service.prepare_swap(bytes_left_free=builds.num_bytes_to_come)
 
     def watch_shards(num_done: int) -> None:
         progress(StageProgress(stage="index", done=num_done, total=len(builds)))

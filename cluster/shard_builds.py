@@ -109,6 +109,16 @@ class ShardBuilds:
         """Shards that are built and measured, or failed."""
         return len(self._refs) - len(self._unfinished())
 
+    @property
+    def num_bytes_to_come(self) -> int:
+        """Memory that the shards which are not done ask of Ray, those included that have it already."""
+        unfinished = self._unfinished()
+        return sum(
+            _bytes_of(plan)
+            for shard, plan in enumerate(self._plans)
+            if shard not in self._refs or self._refs[shard] in unfinished
+        )
+
     def wait(self, progress: Callable[[int], None] = lambda _: None) -> list[MeasuredShard]:
         """All shards, in their order, when the last one is done; `progress` gets the number of those that are.
 
@@ -146,9 +156,7 @@ class ShardBuilds:
         threads = _threads(len(self._unfinished()) + len(shards))
         for shard in shards:
             plan = self._plans[shard]
-            task = _build_and_measure.options(
-                num_cpus=SHARD_CPUS, memory=BYTES_PER_SHARD_ROW * plan.num_rows, max_retries=MAX_TASK_RETRIES
-            )
+            task = _build_and_measure.options(num_cpus=SHARD_CPUS, memory=_bytes_of(plan), max_retries=MAX_TASK_RETRIES)
             self._refs[shard] = task.remote(
                 self._store.url, plan, self._queries, self._settings, self._enough_recall, threads
             )
@@ -211,6 +219,10 @@ def _measure(
                 if found.own_recall >= enough_recall:
                     return measurements
     return measurements
+
+
+def _bytes_of(plan: ShardPlan) -> int:
+    return BYTES_PER_SHARD_ROW * plan.num_rows
 
 
 def _threads(num_side_by_side: int) -> int:

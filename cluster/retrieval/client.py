@@ -182,14 +182,17 @@ class RetrievalClient:
         result: SwapResult = self._ask_controller("swap", 2 * LOAD_TIMEOUT_SECONDS, snapshot_id, mode)
         return result
 
-    def prepare_swap(self) -> None:
+    def prepare_swap(self, *, bytes_left_free: int = 0) -> None:
         """Says that a swap is about to come, so that processes for it start meanwhile; returns at once.
 
         They are as many as serve the live snapshot, are given as much memory, and are used by a swap to a snapshot that
         is divided in the same way, if one comes within ten minutes. Where there is no room for them none start.
+
+        Args:
+            bytes_left_free: memory that must be left beside them, for what else is yet to start before the swap.
         """
         _require_cluster()
-        self._controller.prepare_swap.remote()
+        self._controller.prepare_swap.remote(bytes_left_free)
 
     def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
         """What a swap to that snapshot would take in memory, and what is free."""

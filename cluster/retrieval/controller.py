@@ -102,14 +102,14 @@ class RetrievalController:
         """What a swap to that snapshot would take; raises `StoreError` for one that is not published."""
         return self._memory_of(await asyncio.to_thread(load_snapshot, self._store, snapshot_id))
 
-    async def prepare_swap(self) -> None:
+    async def prepare_swap(self, bytes_left_free: int) -> None:
         """See `RetrievalClient.prepare_swap`."""
         await self.start()
         async with self._swapping:
             assert self._live is not None
             live = self._live.manifest
             memory = self._memory_of(live)
-            if memory.next_bytes <= memory.free_bytes:
+            if memory.next_bytes + bytes_left_free <= memory.free_bytes:
                 self._processes.start_ahead(live)
 
     async def swap(self, snapshot_id: str, mode: SwapMode) -> SwapResult:

@@ -12,6 +12,8 @@ from support.snapshots import DIMENSION
 from support.stand_in_engines import StandInLoader
 
 from cluster.freshness import wait_until_fresh
+from cluster.refresh import IndexPlan
+from realm_core.index.specs import IndexSpec
 from realm_core.storage.embedding_store import embedding_digest, embedding_path
 from realm_core.storage.snapshots import list_snapshots, live_snapshot_id, load_snapshot, shard_path, snapshot_path
 
@@ -62,6 +64,20 @@ def test_shards_are_built_while_later_parts_are_embedded(start, synthetic_store)
     record = refresher.records()[10]
     assert record["seconds"]["index"] > record["seconds_after_embedding"]["index"] + 1.0
     assert record["counts"]["shards"] == 3
+
+
+def test_the_processes_of_the_next_snapshot_start_while_parts_are_embedded(start, service):
+    refresher = start(
+        StandInLoader(seconds_per_row=0.05), index=IndexPlan(num_shards=2, spec=IndexSpec(), target_recall=0.95)
+    )
+    live = set(actors("ShardServer"))
+    refresher.begin(10)
+    while len(actors("ShardServer")) < 2 * len(live):
+        assert refresher.client.status().progress.stage in ("embed", "index", "gate")
+        time.sleep(0.05)
+    ahead = set(actors("ShardServer")) - live
+    assert refresher.records()[10]["status"] == "live"
+    assert {pid for name, pid in service.processes().items() if "-shard-" in name} == ahead
 
 
 def test_the_same_encoder_gives_the_same_snapshot_whatever_the_timing(start, synthetic_store):

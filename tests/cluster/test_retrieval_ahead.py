@@ -124,3 +124,10 @@ def test_where_there_is_no_room_none_start(all_but_full):
     service.status()
     time.sleep(2.0)
     assert not ahead_pids(service)
+
+
+def test_what_is_to_be_left_free_is_left_free(service):
+    service.prepare_swap(bytes_left_free=int(ray.available_resources()["memory"]) - (100 << 20))
+    service.status()
+    time.sleep(2.0)
+    assert not ahead_pids(service)
