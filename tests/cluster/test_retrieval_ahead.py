@@ -10,6 +10,7 @@ import ray
 from support.callers import Callers
 from support.processes import actors
 from support.snapshots import DIMENSION, exact_block_ids
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -24,13 +25,6 @@ def live_pids(service):
 
 def ahead_pids(service):
     return set(actors("ShardServer")) - live_pids(service)
-
-
-def wait_until(is_true):
-    deadline = time.monotonic() + 60.0
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.callers import Callers
 from support.snapshots import DIMENSION, exact_block_ids
+from support.waiting import wait_until
 
 from cluster.retrieval_service import RetrievalClient, start_service, stop_service
 from realm_core.errors import (
@@ -41,13 +42,6 @@ def replicated(ray_cluster, synthetic_store):
 
 def pids(client, kind):
     return [pid for name, pid in sorted(client.processes().items()) if kind in name]
-
-
-def wait_until(is_true, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def test_a_replica_that_is_killed_costs_no_search_and_comes_back(replicated, synthetic_store):

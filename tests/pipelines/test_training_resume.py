@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 
 import numpy as np
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import torch
 from support.processes import kill, trainer_ranks
+from support.waiting import wait_until
 from support.whole_snapshots import flip_byte
 
 from pipelines.configs.pretrain import PretrainConfig
@@ -95,16 +95,9 @@ def newest_checkpoint(store):
     return max(steps, default=0)
 
 
-def wait_until(is_so, what):
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def kill_a_rank(store, driver_pid):
     """Kills the last rank (-9) once there is a checkpoint; returns that one's step."""
-    wait_until(lambda: newest_checkpoint(store) > 0, "a checkpoint")
+    wait_until(lambda: newest_checkpoint(store) > 0, "a checkpoint", seconds=TIMEOUT_SECONDS)
     step = newest_checkpoint(store)
     assert kill(trainer_ranks(driver_pid)[-1])
     return step
@@ -117,12 +110,12 @@ def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_o
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         step = kill_a_rank(killed, driver.pid)
-        wait_until(lambda: newest_checkpoint(killed) > step, "a checkpoint after the rank was killed")
+        wait_until(lambda: newest_checkpoint(killed) > step, "a later checkpoint", seconds=TIMEOUT_SECONDS)
         ranks = trainer_ranks(driver.pid)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "the ranks of a dead driver end")
+    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "its ranks end", seconds=TIMEOUT_SECONDS)
     run = the_run(killed)
     assert run.result() is None
     flip_byte(run.local_checkpoint(newest_checkpoint(killed)) / "model-embedder.safetensors", offset=-1)
@@ -139,13 +132,13 @@ def test_a_killed_rank_and_a_killed_driver_change_no_step_of_pretraining_with_tw
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         step = kill_a_rank(killed, driver.pid)
-        wait_until(lambda: newest_checkpoint(killed) > step, "a checkpoint after the rank was killed")
+        wait_until(lambda: newest_checkpoint(killed) > step, "a later checkpoint", seconds=TIMEOUT_SECONDS)
         ranks = trainer_ranks(driver.pid)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     assert the_run(killed).result() is None
-    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "the ranks of a dead driver end")
+    wait_until(lambda: not any(map(psutil.pid_exists, ranks)), "its ranks end", seconds=TIMEOUT_SECONDS)
     again = pretrain(config)
     assert len(curve(alone)) == report.num_steps == config.num_steps
     assert curve(killed) == curve(alone)
