@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from cluster.calls import as_realm_error, dead_process
 from cluster.resources import shard_options
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 LOAD_TIMEOUT_SECONDS = 600.0
 LOAD_RETRIES = 2
 """So often is a shard loaded again whose process died before it was loaded."""
+SECONDS_BETWEEN_LOOKS = 0.2
+"""At a process that Ray is starting again."""
 AHEAD_SECONDS = 600.0
 """Processes that were started ahead of a swap end when none has taken them by then."""
 
@@ -142,12 +144,12 @@ class ShardProcesses:
         return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // num_processes)
 
     async def _load(self, shards: Shards, tasks: Sequence[ShardTask], manifest: SnapshotManifest) -> None:
-        async def load(replica: Any, task: ShardTask) -> None:  # noqa: ANN401 - actor handles are untyped
-            address = replica.address.options(max_task_retries=LOAD_RETRIES).remote(task)
-            await warm(await address, self._config.token, manifest)
-
         what = f"loading {manifest.snapshot_id}"
-        loads = [load(replica, task) for task, replicas in zip(tasks, shards, strict=True) for replica in replicas]
+        loads = [
+            self._load_replica(replica, task, manifest)
+            for task, replicas in zip(tasks, shards, strict=True)
+            for replica in replicas
+        ]
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
                 await asyncio.gather(*loads)
@@ -162,6 +164,34 @@ class ShardProcesses:
                 expected="all index shards loaded by then",
                 action="See with `ray status` whether a node has room for them; the live snapshot goes on.",
             ) from error
+
+    async def _load_replica(
+        self,
+        replica: Any,  # noqa: ANN401 - actor handles are untyped
+        task: ShardTask,
+        manifest: SnapshotManifest,
+    ) -> None:
+        """Again when its process dies meanwhile. Ray's own retries would be used up before it is back."""
+        for retries_left in reversed(range(LOAD_RETRIES + 1)):
+            await _running(replica)
+            try:
+                await warm(await replica.address.remote(task), self._config.token, manifest)
+            except (RayActorError, ConnectionError):
+                if not retries_left:
+                    raise
+            else:
+                return
+
+
+async def _running(replica: Any) -> None:  # noqa: ANN401 - actor handles are untyped
+    """Returns when the process is there, for the first time or again."""
+    while True:
+        try:
+            await replica.process_id.remote()
+        except ActorUnavailableError:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        else:
+            return
 
 
 def end_processes(shards: Iterable[tuple[Any, ...]]) -> None:
