@@ -41,7 +41,13 @@ class MemorySnapshot:
         embeddings_RD = self._engine.encode(blocks.title_ids, blocks.body_ids)
         self._embeddings_RD = torch.from_numpy(embeddings_RD).to(device)
 
-    def search_token_ids(self, token_ids: Sequence[Sequence[int]], num_hits: int) -> SearchResult:
+    def search_token_ids(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        num_hits: int,
+        *,
+        deadline_seconds: float = 0.0,  # noqa: ARG002 - nothing to wait for in process
+    ) -> SearchResult:
         """Exact top hits of tokenized queries [B, K]; a `realm_core.training.example_generator.TokenSearcher`."""
         arrays = [np.asarray(ids, dtype=np.uint16) for ids in token_ids]
         queries_BD = torch.from_numpy(self._engine.encode_queries(arrays)).to(self._embeddings_RD.device)

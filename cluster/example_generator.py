@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
 from cluster.retrieval_service import RetrievalClient
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _make_generator(config: GeneratorConfig) -> ExampleGenerator:
     records = BlockRecords(store, load_corpus(store, config.corpus_digest))
     return ExampleGenerator(
         records=records,
-        searcher=QueryEncoder(store, RetrievalClient.connect()),
+        searcher=QueryEncoder(store, RetrievalClient.connect(timeout_seconds=LOAD_TIMEOUT_SECONDS)),
         order=DataOrder(num_blocks=len(records), seed=config.seed, rank=config.rank, num_ranks=config.num_ranks),
         batch_size=config.batch_size,
         featurizer=config.featurizer,

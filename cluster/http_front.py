@@ -16,10 +16,11 @@ from cluster.http_address import listen_on, parse_address, require_token
 from cluster.http_api import HttpApi
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient, ray_client_is_used
+from cluster.retrieval.finding import end_actor, find_actor
 from cluster.retrieval.generation import HTTP_NAME
 from cluster.retrieval.shard_server import take_priority
 from cluster.session import NAMESPACE
-from realm_core.errors import RealmError, ServiceUnavailableError, UsageError
+from realm_core.errors import RealmError, UsageError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -89,7 +90,7 @@ def start_http(address: str, token: str | None) -> str:
         UsageError: the address cannot be listened on, or asks for a token; or the front runs on another one.
     """
     check_http(address, token)
-    running = _find()
+    running = find_actor(HTTP_NAME)
     if running is not None:
         if get(running.has_token.remote(token), timeout_seconds=START_SECONDS, what="HTTP front"):
             return str(get(running.url.remote(), timeout_seconds=START_SECONDS, what="HTTP front"))
@@ -114,7 +115,7 @@ def start_http(address: str, token: str | None) -> str:
 def check_http(address: str, token: str | None) -> None:
     """Raises the `UsageError` that `start_http` would, before anything is started."""
     require_token(address, token)
-    running = _find()
+    running = find_actor(HTTP_NAME)
     if running is not None:
         its_address = get(running.asked_for.remote(), timeout_seconds=START_SECONDS, what="HTTP front")
         _require_same_address(its_address, address)
@@ -134,7 +135,7 @@ def _require_same_address(running: str, address: str) -> None:
 
 def running_http() -> str | None:
     """The URL of the front that runs on this cluster, or that it does not answer; None where there is none."""
-    actor = _find()
+    actor = find_actor(HTTP_NAME)
     if actor is None:
         return None
     try:
@@ -145,26 +146,9 @@ def running_http() -> str | None:
 
 def stop_http() -> None:
     """Ends the front, if one runs; returns when its port is free."""
-    actor = _find()
+    actor = find_actor(HTTP_NAME)
     if actor is None:
         return
     with suppress(RealmError, RayError):
         get(actor.close.remote(), timeout_seconds=STOP_SECONDS, what="HTTP front")
-    ray.kill(actor)
-    deadline = time.monotonic() + STOP_SECONDS
-    while _find() is not None:  # its name is free a moment later
-        if time.monotonic() > deadline:
-            raise ServiceUnavailableError(
-                where="HTTP front",
-                found=f"a process that has not ended in {STOP_SECONDS:g} s",
-                expected="its end",
-                action="Try again; `ray list actors` shows it.",
-            )
-        time.sleep(RETRY_SECONDS)
-
-
-def _find() -> Any:  # noqa: ANN401 - actor handles are untyped
-    try:
-        return ray.get_actor(HTTP_NAME, namespace=NAMESPACE)
-    except ValueError:
-        return None
+    end_actor(actor, HTTP_NAME, what="HTTP front")

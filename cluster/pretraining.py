@@ -26,7 +26,7 @@ from realm_core.training.accumulation import accumulate_gradients
 from realm_core.training.featurization import special_tokens
 from realm_core.training.micro_batches import micro_batches
 from realm_core.training.models import RealmPretrainModel, recompute_layers, set_dropout, to_tensors
-from realm_core.training.ranks import sum_over_ranks
+from realm_core.training.ranks import max_over_ranks, sum_over_ranks
 from realm_core.training.run_folder import RunFolder
 from realm_core.training.step_counts import StepCounts
 
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from realm_core.training.masked_queries import Masking
     from realm_core.training.schedule import ScheduleConfig
 
-BATCH_TIMEOUT_SECONDS = 600.0
+BATCH_TIMEOUT_SECONDS = 900.0
+"""Longer than a generator waits for the service, whose error says more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +228,7 @@ def _step(
     step = accumulate_gradients(model, pieces, autocast=rank.autocast)
     norm = rank.update(step.loss, batch.next_position)
     ended = time.monotonic()
+    longest_wait, minus_fewest_ready = max_over_ranks([received - started, -num_ready], rank.device)
     counts = [int(count) for count in sum_over_ranks(StepCounts.of_batch(batch).to_vector(), rank.device)]
     rank.log(
         loss=step.loss,
@@ -236,13 +238,13 @@ def _step(
         staleness_seconds=time.time() - clock.saved_at_seconds(batch.snapshot_id),
         gradient_norm=norm,
         masked_tokens=step.num_masked_tokens,
-        batches_ready=num_ready,
+        batches_ready=-int(minus_fewest_ready),
         **StepCounts.from_vector(counts).to_json(),
-        wait_seconds=received - started,
+        wait_seconds=longest_wait,  # all ranks wait for the one that waits longest
         freshness_wait_seconds=wait.seconds,
         freshness_problem=wait.problem,
         forward_seconds=step.forward_seconds,
-        backward_seconds=ended - received - step.forward_seconds,
+        backward_seconds=max(0.0, ended - started - longest_wait - step.forward_seconds),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from cluster.indexing import EncodedCorpus, SnapshotBuild
 from cluster.refresh_record import RefreshRecord, StageProgress
+from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
 from realm_core.errors import GateError, RealmError
 from realm_core.index.searcher import require_searchable
 from realm_core.storage.embedding_store import EmbeddingSpec
@@ -90,7 +91,8 @@ def refresh(
         GateError: names the check that failed; nothing was published.
         RealmError: what any stage raised; where the swap failed, the store's live snapshot is again what it was.
     """
-    queries_BD = _encode_gate_queries(task, encoder, service.live_snapshot().dimension)
+    live = service.live_snapshot(deadline_seconds=LOAD_TIMEOUT_SECONDS)
+    queries_BD = _encode_gate_queries(task, encoder, live.dimension)
     embedded, indexed = _build(task, encoder, queries_BD, service, record, progress)
     progress(StageProgress(stage="publish", done=0, total=1))
     started = time.monotonic()

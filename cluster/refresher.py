@@ -22,6 +22,7 @@ from cluster.refresh import IndexPlan, RefreshTask, gate_queries, refresh
 from cluster.refresh_queue import NewestFirst
 from cluster.refresh_record import RefreshRecord, StageProgress
 from cluster.resources import LIGHT_OPTIONS
+from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
 from cluster.retrieval_service import RetrievalClient
 from cluster.snapshot_overlap import SnapshotOverlap
 from realm_core.errors import RealmError, ServiceUnavailableError
@@ -172,7 +173,7 @@ class Refresher:
         try:
             if record.num_attempts > MAX_ATTEMPTS:
                 raise _dies_again(record)
-            self._service = service = RetrievalClient.connect()  # it may be another one than at the last refresh
+            self._service = service = RetrievalClient.connect(timeout_seconds=LOAD_TIMEOUT_SECONDS)
             self._overlap.look(service, self._task.pool)
             queries_BD = refresh(self._task, record.encoder, service, record=record, progress=self._watch)
             record.overlap_at_10 = self._overlap.measure(service, queries_BD)

@@ -7,7 +7,7 @@ shards of one snapshot, whole. What each process does is in `cluster.retrieval`.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import ray
@@ -16,6 +16,7 @@ from cluster.calls import get
 from cluster.resources import LIGHT_OPTIONS
 from cluster.retrieval.client import RetrievalClient
 from cluster.retrieval.controller import ControllerActor
+from cluster.retrieval.finding import end_actor, find_actor, not_there, require_cluster
 from cluster.retrieval.generation import HTTP_NAME, SERVICE_NAME
 from cluster.retrieval.memory import SwapMemory, SwapMode
 from cluster.retrieval.metrics import RouterStatus
@@ -90,24 +91,24 @@ def start_service(
 
 
 def stop_service() -> None:
-    """Ends the service of this cluster: searches under way fail. Raises `ServiceUnavailableError` where none runs."""
-    with suppress(ValueError):
-        controller = ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
-        with suppress(ValueError):
-            ray.kill(ray.get_actor(HTTP_NAME, namespace=NAMESPACE))
-        get(controller.stop.remote(), timeout_seconds=60.0, what=SERVICE_NAME)
-        ray.kill(controller)
-        return
-    RetrievalClient.connect()
+    """Ends the service of this cluster and returns when it is gone: searches under way fail.
+
+    Raises `ServiceUnavailableError` where none runs.
+    """
+    require_cluster()
+    controller = find_actor(SERVICE_NAME)
+    if controller is None:
+        raise not_there("none on this cluster")
+    front = find_actor(HTTP_NAME)
+    if front is not None:
+        ray.kill(front)
+    get(controller.stop.remote(), timeout_seconds=60.0, what=SERVICE_NAME)
+    end_actor(controller, SERVICE_NAME, what="retrieval service")
 
 
 def service_is_running() -> bool:
     """True when this cluster has a service, ready or not."""
-    try:
-        ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
-    except ValueError:
-        return False
-    return True
+    return find_actor(SERVICE_NAME) is not None
 
 
 @contextmanager

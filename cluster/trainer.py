@@ -89,6 +89,7 @@ class Rank:
         self.device = ray.train.torch.get_device()
         self.optimizer = make_optimizer(self.models.values(), learning_rate=self.schedule.learning_rate)
         self._lines: list[dict[str, Any]] = []
+        self._resume_problem = ""
         self._segment = 0
         self._written_at = 0.0
 
@@ -152,6 +153,8 @@ class Rank:
         """Notes the step's line; what was noted is written once a second, and before each checkpoint."""
         if self.index == 0:
             rate = self.optimizer.param_groups[0]["lr"]
+            if self._resume_problem:
+                facts["resume_problem"], self._resume_problem = self._resume_problem, ""
             self._lines.append({"step": self.step, "at_seconds": time.time(), "learning_rate": rate, **facts})
             if time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
                 self._write_lines()
@@ -173,7 +176,7 @@ class Rank:
         return True
 
     def _load_newest(self) -> TrainingProgress | None:
-        """Falls back, loudly, to the checkpoint before where one cannot be read."""
+        """Falls back to the checkpoint before where one cannot be read; the next step's line says so."""
         steps = self.run.checkpoint_steps()
         for step in reversed(steps):
             try:
@@ -181,7 +184,8 @@ class Rank:
             except (ArtifactCorruptError, ArtifactMissingError) as error:
                 if step == steps[0]:
                     raise
-                logger.error("Checkpoint of step %d cannot be read, going on from an earlier one: %s", step, error)
+                self._resume_problem = f"checkpoint of step {step} CANNOT BE READ, an earlier one was taken: {error}"
+                logger.error(self._resume_problem)
         return None
 
     def _load(self, step: int) -> TrainingProgress:

@@ -85,6 +85,10 @@ class Bar:
         """Shows how much is done by now; the rate per second, where given, instead of the one that is seen here."""
         self._bars.update(self._task, completed=done, note=note, rate=rate)
 
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        self._bars.remove_task(self._task)
+
 
 class Line:
     """A task where there is no terminal: a line every ten seconds, and one at the end."""
@@ -108,6 +112,9 @@ class Line:
         line = progress_line(self._label, done, before, self._total, self._unit, now - started, note, rate=rate)
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+    def close(self) -> None:
+        """Lines that were printed stay."""
 
 
 def progress_line(

@@ -58,7 +58,11 @@ class PretrainPlanReport:
         ]
 
     def _num_refreshes(self) -> int:
-        return -(-self.config.num_steps // self.config.refresh_interval_steps)
+        """One at the end, and as many before it as `cluster.pretraining` makes."""
+        num_steps, interval_steps = self.config.num_steps, self.config.refresh_interval_steps
+        if self.config.max_staleness_steps is not None:
+            return -(-num_steps // interval_steps)
+        return max(1, num_steps // interval_steps)
 
 
 def _device(gpus: float, threads: int) -> str:

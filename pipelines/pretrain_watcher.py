@@ -77,18 +77,29 @@ class PretrainWatcher:
         steps = self._run.read_metrics(after_step=self._last_step)
         if steps:
             self._last_step = steps[-1]["step"]
+            for step in steps:
+                if problem := step.get("resume_problem"):
+                    say(f" pretrain  {problem}")
             self._training.update(self._last_step, note=step_note(steps[-1]), rate=self._rate.update(steps))
         return steps
 
     def _show_refresh(self, status: RefresherStatus) -> None:
         if status.progress is None:
+            self._close_refresh()
             return
         key = (status.step, status.progress.stage)
         if self._refreshing is None or self._refreshing[0] != key:
+            self._close_refresh()
             unit = "blocks" if status.progress.stage == "embed" else "shards"
             total = status.progress.total
             self._refreshing = (key, self._display.task(status.progress.stage, total=total, unit=unit))
         self._refreshing[1].update(status.progress.done, note=f"refresh from step {status.step}")
+
+    def _close_refresh(self) -> None:
+        """One bar is on the screen: a run of a hundred refreshes has five hundred."""
+        if self._refreshing is not None:
+            self._refreshing[1].close()
+            self._refreshing = None
 
     def _measure_new_snapshot(self) -> None:
         live = self._service.live_snapshot()

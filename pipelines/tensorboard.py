@@ -49,7 +49,7 @@ class TensorBoardLog:
             self._last_step = step["step"]
             self._write(step_scalars(step), step["step"], step["at_seconds"])
         for refresh in self._run.read_refreshes():
-            if refresh["step"] not in self._refreshes:
+            if refresh["status"] != "running" and refresh["step"] not in self._refreshes:
                 self._refreshes.add(refresh["step"])
                 at = refresh["live_at_seconds"] or refresh["started_at_seconds"]
                 self._write(refresh_scalars(refresh), refresh["step"], at)

@@ -11,7 +11,7 @@ from cluster.resources import plan_resources
 from cluster.session import cluster_capacity, ray_session
 from cluster.warmup import WarmupPlan, warm_up_on_workers
 from pipelines.configs.warmup import WarmupConfig
-from pipelines.display import Display
+from pipelines.display import Display, say
 from pipelines.encoders import store_encoder
 from pipelines.run_start import say_start
 from pipelines.telemetry import StepRate
@@ -131,9 +131,13 @@ def _train(config: WarmupConfig, store: Store, run: RunFolder, corpus_digest: st
             device=config.device,
         )
         bar, rate = display.task("warmup", total=config.num_steps, unit="steps"), StepRate()
+        said: set[str] = set()
 
         def show() -> None:
             lines = run.read_metrics()
+            for problem in {line["resume_problem"] for line in lines if "resume_problem" in line} - said:
+                said.add(problem)
+                say(f"  warmup  {problem}")
             if lines:
                 bar.update(lines[-1]["step"], note=f"loss {lines[-1]['loss']:.3f}", rate=rate.update(lines))
 

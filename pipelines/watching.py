@@ -40,5 +40,5 @@ def watch_in_background(look: Callable[[], None]) -> Iterator[None]:
 def _try(look: Callable[[], None]) -> None:
     try:
         look()
-    except RealmError as error:
-        say(f"progress: {error}")
+    except Exception as error:  # noqa: BLE001 - said, and the run goes on
+        say(f"progress: {error if isinstance(error, RealmError) else f'{type(error).__name__}: {error}'}")

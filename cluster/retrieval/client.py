@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
-import socket
 import threading
 import time
-from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +14,12 @@ from ray.exceptions import RayError
 from cluster.calls import get
 from cluster.retrieval import wire
 from cluster.retrieval.batching import too_late
+from cluster.retrieval.finding import find_actor, find_service, not_there, require_cluster
 from cluster.retrieval.generation import SERVICE_NAME
+from cluster.retrieval.router_connections import RouterConnections
 from cluster.retrieval.service_status import ServiceStatus, SwapResult
 from cluster.retrieval.shard_processes import LOAD_TIMEOUT_SECONDS
-from cluster.session import NAMESPACE
-from realm_core.errors import DeadlineExceededError, QueryError, RealmError, ServiceUnavailableError
+from realm_core.errors import QueryError, RealmError, ServiceUnavailableError
 from realm_core.index.searcher import validate_queries
 from realm_core.retrieval.block_fields import BlockFields
 from realm_core.retrieval.snapshot_search import SearchResult
@@ -39,15 +36,19 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+SECONDS_BETWEEN_LOOKS = 1.0
+"""For a service that was started in the place of one that does not answer."""
 MAX_DEADLINE_SECONDS = 86_400.0
 
 
 class RetrievalClient:
-    """Searches, and swaps; may be used by several threads. Offers `SnapshotSearch`."""
+    """Searches, and swaps; may be used by several threads. Offers `SnapshotSearch`.
+
+    A service that is stopped and started again on the same store is found again by the next call.
+    """
 
     def __init__(self, controller: Any, routers: list[Any], token: bytes, store_url: str) -> None:  # noqa: ANN401 - actor handles are untyped
-        self._controller = controller
-        self._routers = [_RouterConnections(router, token) for router in routers]
+        self._use(controller, routers, token)
         self._turns = itertools.count()
         self._manifest: SnapshotManifest | None = None
         self._store = Store(store_url)
@@ -63,16 +64,7 @@ class RetrievalClient:
         Raises:
             ServiceUnavailableError: none does, or it does not answer in time.
         """
-        _require_cluster()
-        try:
-            controller = ray.get_actor(SERVICE_NAME, namespace=NAMESPACE)
-        except ValueError as error:
-            raise _not_there("none on this cluster") from error
-        config, routers = get(
-            [controller.config.remote(), controller.routers.remote()],
-            timeout_seconds=timeout_seconds,
-            what=SERVICE_NAME,
-        )
+        controller, routers, config = find_service(timeout_seconds)
         return cls(controller, routers, config.token, config.store_url)
 
     def close(self) -> None:
@@ -191,7 +183,7 @@ class RetrievalClient:
         Args:
             bytes_left_free: memory that must be left beside them, for what else is yet to start before the swap.
         """
-        _require_cluster()
+        require_cluster()
         self._controller.prepare_swap.remote(bytes_left_free)
 
     def memory_of_swap(self, snapshot_id: str) -> SwapMemory:
@@ -210,9 +202,33 @@ class RetrievalClient:
         return processes
 
     def _ask_controller(self, method: str, timeout_seconds: float, *arguments: Any) -> Any:  # noqa: ANN401 - of any method
-        _require_cluster()
+        require_cluster()
         what = " ".join((SERVICE_NAME, method, *map(str, arguments)))
+        try:
+            return get(getattr(self._controller, method).remote(*arguments), timeout_seconds=timeout_seconds, what=what)
+        except ServiceUnavailableError:
+            if not self._has_found_another(timeout_seconds):
+                raise
         return get(getattr(self._controller, method).remote(*arguments), timeout_seconds=timeout_seconds, what=what)
+
+    def _use(self, controller: Any, routers: list[Any], token: bytes) -> None:  # noqa: ANN401 - actor handles are untyped
+        self._controller = controller
+        self._routers = [RouterConnections(router, token) for router in routers]
+
+    def _has_found_another(self, seconds: float) -> bool:
+        """True where a service of the same store was started in the place of the one that this client knows.
+
+        Raises:
+            ServiceUnavailableError: one of another store was, whose block ids would be taken for this one's.
+        """
+        found = find_actor(SERVICE_NAME)
+        if found is None or found == self._controller:
+            return False
+        controller, routers, config = find_service(seconds)
+        if config.store_url != self._store.url:
+            raise not_there(f"one of store {config.store_url}, where one of {self._store.url} was")
+        self._use(controller, routers, config.token)
+        return True
 
     def _search(self, queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> SearchResult:
         queries_BD, num_hits, deadline_seconds = np.asarray(queries_BD), int(num_hits), float(deadline_seconds)
@@ -231,12 +247,15 @@ class RetrievalClient:
     def _ask(self, request: wire.Frame, deadline_seconds: float) -> wire.Frame:
         """The answer of whichever router gives one, tried in turn until the deadline."""
         deadline = time.monotonic() + deadline_seconds
-        turn, error = next(self._turns), None
+        turn, error, looked_at = next(self._turns), None, time.monotonic()
         for attempt in itertools.count():
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 break
             try:
+                if time.monotonic() - looked_at >= SECONDS_BETWEEN_LOOKS:
+                    looked_at = time.monotonic()
+                    self._has_found_another(seconds_left)
                 return self._routers[(turn + attempt) % len(self._routers)].ask(request, seconds_left)
             except TimeoutError as late:
                 raise too_late(deadline_seconds) from late
@@ -264,99 +283,6 @@ class RetrievalClient:
         if manifest is not None and manifest.snapshot_id == snapshot_id:
             return manifest
         return self._remember(load_snapshot(self._store, snapshot_id))
-
-
-class _RouterConnections:
-    """Connections to one router: as many as threads have searched at a time, used again and again."""
-
-    def __init__(self, actor: Any, token: bytes) -> None:  # noqa: ANN401 - actor handles are untyped
-        self.actor = actor
-        self._token = token
-        self._idle: deque[socket.socket] = deque()
-        self._process_id = os.getpid()
-        self._address: wire.Address | None = None
-
-    def ask(self, request: wire.Frame, seconds: float) -> wire.Frame:
-        """The router's answer.
-
-        Raises:
-            TimeoutError: none in time, on a connection that stands.
-            OSError, RayError, RealmError: no connection.
-        """
-        connection = self._take(seconds)
-        try:
-            connection.settimeout(seconds + GRACE_SECONDS)
-            wire.send_frame(connection, request)
-            self._wait_for_answer(connection, time.monotonic() + seconds + GRACE_SECONDS)
-            answer = wire.receive_frame(connection)
-        except BaseException:
-            connection.close()
-            self.close()  # a router that has been restarted listens elsewhere
-            raise
-        self._idle.append(connection)
-        return answer
-
-    def _wait_for_answer(self, connection: socket.socket, deadline: float) -> None:
-        """Returns when there is something to read, or nothing will come.
-
-        Raises:
-            TimeoutError: the router is well, and the time is up.
-            ConnectionError: it does not answer a ping.
-        """
-        while (seconds_left := deadline - time.monotonic()) > 0:
-            connection.settimeout(min(seconds_left, SILENT_SECONDS))
-            with suppress(TimeoutError):
-                connection.recv(1, socket.MSG_PEEK)
-                connection.settimeout(max(seconds_left, GRACE_SECONDS))
-                return
-            if self._address is None:
-                raise ConnectionError("the router was given up meanwhile")
-            try:
-                with wire.connect(self._address, self._token, SILENT_SECONDS) as other:
-                    wire.send_frame(other, wire.Frame(wire.PING))
-                    wire.receive_frame(other)
-            except OSError as error:
-                raise ConnectionError("the router does not answer any more") from error
-        raise TimeoutError
-
-    def close(self) -> None:
-        """Ends the connections that no thread is using; the next search looks for the router again."""
-        self._address = None
-        while self._idle:
-            with suppress(IndexError):  # another thread took the last one
-                self._idle.pop().close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _take(self, seconds: float) -> socket.socket:
-        if self._process_id != os.getpid():  # after a fork: answers on these belong to the parent
-            self._idle, self._process_id = deque(), os.getpid()
-        with suppress(IndexError):
-            return self._idle.pop()
-        try:
-            return wire.connect(self._find(seconds), self._token, min(seconds, CONNECT_SECONDS))
-        except OSError as error:
-            self._address = None
-            raise ConnectionError(f"the router does not take connections: {error}") from error
-
-    def _find(self, seconds: float) -> wire.Address:
-        address = self._address
-        if address is None:
-            _require_cluster()
-            try:
-                address = get(self.actor.address.remote(), timeout_seconds=min(seconds, CONNECT_SECONDS), what="router")
-            except DeadlineExceededError as error:
-                raise ConnectionError(str(error)) from error
-            self._address = address
-        return address
-
-
-CONNECT_SECONDS = 2.0
-SILENT_SECONDS = 2.0
-"""After which a router is asked, on another connection, whether it is well."""
-GRACE_SECONDS = 1.0
-"""The router itself says which shard is late; only if it says nothing does the connection end the wait."""
 
 
 def _require_sane(queries_BD: np.ndarray, num_hits: int, deadline_seconds: float) -> None:
@@ -395,23 +321,3 @@ def require_texts(texts: Sequence[str]) -> None:
 def ray_client_is_used() -> bool:
     """True in a driver that joined the cluster through `ray://`, which sees nothing of it but Ray's proxy."""
     return bool(ray.util.client.ray.is_connected())
-
-
-def _require_cluster() -> None:
-    """Raises `ServiceUnavailableError` outside a Ray cluster, where a call to an actor would start one."""
-    if not ray.is_initialized():
-        raise ServiceUnavailableError(
-            where="retrieval service",
-            found="a process that has joined no Ray cluster, or left it",
-            expected="a driver, task or actor of the cluster that the service runs on",
-            action='Join it first: ray.init("auto"), or its address. `realm serve status` shows the service.',
-        )
-
-
-def _not_there(found: str) -> ServiceUnavailableError:
-    return ServiceUnavailableError(
-        where="retrieval service",
-        found=found,
-        expected=f"an actor named {SERVICE_NAME}",
-        action="Start it with `realm serve --store …`.",
-    )

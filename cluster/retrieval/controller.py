@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_SECONDS = 60.0
 ROUTER_TIMEOUT_SECONDS = 30.0
+STATUS_SECONDS = 5.0
 FOLLOW_SECONDS = 2.0
 RETRY_FAILED_SECONDS = 60.0
 
@@ -129,7 +130,7 @@ class RetrievalController:
         """Returns when a snapshot is live."""
         await self.start()
         assert self._live is not None
-        routers = await asyncio.gather(*(_or_none(router.status.remote()) for router in self._routers))
+        routers = await asyncio.gather(*(_or_none(router.status.remote(), STATUS_SECONDS) for router in self._routers))
         return ServiceStatus(
             snapshot=self._live.manifest,
             config=self._config,
@@ -147,7 +148,7 @@ class RetrievalController:
         named = {router_name(i): router for i, router in enumerate(self._routers)}
         for i, replicas in enumerate(self._live.shards):
             named |= {shard_name(self._live.number, i, j): replica for j, replica in enumerate(replicas)}
-        pids = await asyncio.gather(*(_or_none(actor.process_id.remote()) for actor in named.values()))
+        pids = await asyncio.gather(*(_or_none(actor.process_id.remote(), STATUS_SECONDS) for actor in named.values()))
         found = {name: pid for name, pid in zip(named, pids, strict=True) if pid is not None}
         return {SERVICE_NAME: os.getpid(), **found}
 
@@ -233,8 +234,13 @@ class RetrievalController:
         return memory_of_swap(live, manifest, replicas=self._config.replicas, free_bytes=free_bytes)
 
     async def _adopt(self) -> None:
-        """After a restart: takes over the generation that the routers serve, and ends what no router serves."""
-        found = await asyncio.gather(*(_or_none(router.generation.remote()) for router in self._routers))
+        """After a restart: takes over the generation that the routers serve, and ends what no router serves.
+
+        A router that is slow to answer is waited for: the processes that it searches would be ended.
+        """
+        found = await asyncio.gather(
+            *(_or_none(router.generation.remote(), ROUTER_TIMEOUT_SECONDS) for router in self._routers)
+        )
         generations = [generation for generation in found if generation is not None]
         newest = max(generations, key=lambda generation: generation.number, default=None)
         keep = (
@@ -302,7 +308,7 @@ def _unreachable(snapshot_id: str, error: BaseException) -> BaseException:
     )
 
 
-async def _or_none(call: Any) -> Any:  # noqa: ANN401 - refs are untyped
+async def _or_none(call: Any, seconds: float) -> Any:  # noqa: ANN401 - refs are untyped
     with suppress(RayError, TimeoutError):
-        return await asyncio.wait_for(call, 5.0)
+        return await asyncio.wait_for(call, seconds)
     return None

@@ -96,7 +96,7 @@ class QueryEncoder:
     ) -> SearchResult:
         deadline = time.monotonic() + deadline_seconds
         for _ in range(MAX_SWAPS_DURING_A_SEARCH):
-            snapshot = snapshot or self._search.live_snapshot()
+            snapshot = snapshot or self._search.live_snapshot(deadline_seconds=deadline_seconds)
             with self._lock:
                 self._use(snapshot)
                 queries_BD = encode()

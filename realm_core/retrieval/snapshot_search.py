@@ -41,7 +41,7 @@ class SearchResult:
 class SnapshotSearch(Protocol):
     """Searches whatever snapshot is live."""
 
-    def live_snapshot(self) -> SnapshotManifest:
+    def live_snapshot(self, *, deadline_seconds: float = 30.0) -> SnapshotManifest:
         """The snapshot that the next search is answered from, unless a swap comes between."""
         ...
 
@@ -82,7 +82,7 @@ class LocalSnapshotSearch:
         self._lease.close()
         self._shards.close()
 
-    def live_snapshot(self) -> SnapshotManifest:
+    def live_snapshot(self, *, deadline_seconds: float = 30.0) -> SnapshotManifest:  # noqa: ARG002 - as in `search`
         """The snapshot that was opened."""
         return self._manifest
 

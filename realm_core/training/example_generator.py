@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from realm_core.errors import TrainingError
 from realm_core.training.featurization import NULL_DOCUMENT, CandidateBlock, pretrain_batch, select_candidates
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from realm_core.retrieval.snapshot_search import SearchResult
     from realm_core.training.featurization import FeaturizerConfig, PretrainBatch, SpecialTokens
     from realm_core.training.masked_queries import Masking
+
+SEARCH_SECONDS = 540.0
+"""A service that is being started again is waited for: a large index shard takes minutes to load."""
 
 _epoch_order = lru_cache(maxsize=2)(example_order)
 
@@ -53,6 +57,10 @@ class Blocks(Protocol):
         """One mapping per block id."""
         ...
 
+    def uids(self, block_ids_K: npt.NDArray[np.int64]) -> np.ndarray:
+        """One of 20 bytes per block id; blocks of the same text, which converted corpora have, share it."""
+        ...
+
     def token_ids(self, block_id: int) -> tuple[list[int], list[int]]:
         """Title and body token ids of a block."""
         ...
@@ -61,7 +69,9 @@ class Blocks(Protocol):
 class TokenSearcher(Protocol):
     """Searches with the live snapshot's own encoder, see `QueryEncoder`."""
 
-    def search_token_ids(self, token_ids: Sequence[Sequence[int]], num_hits: int) -> SearchResult:
+    def search_token_ids(
+        self, token_ids: Sequence[Sequence[int]], num_hits: int, *, deadline_seconds: float
+    ) -> SearchResult:
         """Top hits of tokenized queries [B, K]; all of one snapshot."""
         ...
 
@@ -120,9 +130,13 @@ class ExampleGenerator:
         candidates: list[list[CandidateBlock]] = []
         snapshot: SearchResult | None = None
         while len(queries) < self._batch_size:
+            if not queries and position - start > self._order.num_blocks:
+                raise _nothing_to_mask(self._order.num_blocks, skipped)
             masked, position = self._next_masked(position, self._batch_size - len(queries), skipped)
             result = self._searcher.search_token_ids(
-                [query.token_ids for _, query in masked], self._featurizer.num_candidates + 1
+                [query.token_ids for _, query in masked],
+                self._featurizer.num_candidates + 1,
+                deadline_seconds=SEARCH_SECONDS,
             )
             if snapshot is not None and snapshot.snapshot_id != result.snapshot_id:
                 return None
@@ -131,6 +145,8 @@ class ExampleGenerator:
                 chosen = select_candidates(
                     hits_K,
                     trivial_block_id=block_id,
+                    hit_uids=self._records.uids(hits_K).tolist(),
+                    trivial_uid=self._records.uids(np.array([block_id])).tolist()[0],
                     num_candidates=self._featurizer.num_candidates,
                     has_null_document=self._featurizer.has_null_document,
                 )

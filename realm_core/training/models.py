@@ -53,8 +53,7 @@ class RealmPretrainModel(nn.Module):
             batch["candidate_is_token_BNL"].flatten(0, 1),
             batch["candidate_token_types_BNL"].flatten(0, 1),
         )
-        block_BND = block_RD.view(num_queries, num_candidates, -1)
-        relevance_BN = torch.einsum("bd,bnd->bn", query_BD, block_BND)
+        relevance_BN = relevances(query_BD, block_RD.view(num_queries, num_candidates, -1))
         token_log_probs_BNM = self.encoder.masked_token_log_probs(
             batch["joint_ids_BNL"],
             batch["joint_is_token_BNL"],
@@ -108,6 +107,16 @@ def project(embedder: RealmEmbedder, ids_RL: Tensor, is_token_RL: Tensor, types_
     output = embedder(input_ids=ids_RL, attention_mask=is_token_RL, token_type_ids=types_RL)
     projected: Tensor = output.projected_score
     return projected
+
+
+def relevances(query_BD: Tensor, block_BND: Tensor) -> Tensor:
+    """Relevance of each query's candidates [B, N] in fp32, also where the embedders run in bf16.
+
+    Two hundred of bf16's values lie between the relevances 64 and 128 or fewer: half a nat and more from one to the
+    next, and candidates would be tied.
+    """
+    with torch.autocast(query_BD.device.type, enabled=False):
+        return torch.einsum("bd,bnd->bn", query_BD.float(), block_BND.float())
 
 
 def to_tensors(batch: PretrainBatch | InverseClozeBatch, device: torch.device | str) -> dict[str, Tensor]:

@@ -28,6 +28,14 @@ def sum_over_ranks(values: Sequence[float], device: torch.device) -> list[float]
     return cast("list[float]", summed.tolist())
 
 
+def max_over_ranks(values: Sequence[float], device: torch.device) -> list[float]:
+    """Element-wise maxima in float64, the same on every rank; all ranks must call it together."""
+    largest = torch.tensor(values, dtype=torch.float64, device=device)
+    if num_ranks() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return cast("list[float]", largest.tolist())
+
+
 def gradients_stay_local(model: nn.Module) -> AbstractContextManager[None]:
     """While it is open, backward passes of a wrapped model add up and are not averaged over ranks."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

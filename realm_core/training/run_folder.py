@@ -87,8 +87,12 @@ class RunFolder:
 
     def best_checkpoint(self) -> Merit | None:
         """The merit of the best checkpoint that is there, see `best_of`; None where none has any."""
+        return best_of(self.merits())
+
+    def merits(self) -> list[Merit]:
+        """Of the checkpoints that are there and have one, oldest first."""
         paths = [f"{self._checkpoint_path(step)}/{MERIT_NAME}" for step in self.checkpoint_steps()]
-        return best_of([Merit(**self._store.read_json(path)) for path in paths if self._store.exists(path)])
+        return [Merit(**self._store.read_json(path)) for path in paths if self._store.exists(path)]
 
     def publish_export(self, folder: Path) -> str:
         """Shows a local folder's files, which lie in folders of their own, as the run's export; returns its URL."""

@@ -22,7 +22,7 @@ def test_a_node_that_joins_takes_parts_and_one_that_is_lost_gives_its_parts_back
         env={**os.environ, **token, "PYTHONPATH": os.pathsep.join([".", "tests"])},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "facts.json").read_text())

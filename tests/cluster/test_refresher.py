@@ -10,6 +10,7 @@ from support.processes import actors
 from support.refreshers import KillAt, Watched, config
 from support.snapshots import DIMENSION
 from support.stand_in_engines import StandInLoader
+from support.waiting import wait_until
 
 from cluster.freshness import wait_until_fresh
 from cluster.refresh import IndexPlan
@@ -68,7 +69,7 @@ def test_shards_are_built_while_later_parts_are_embedded(start, synthetic_store)
 
 def test_the_processes_of_the_next_snapshot_start_while_parts_are_embedded(start, service):
     refresher = start(
-        StandInLoader(seconds_per_row=0.05), index=IndexPlan(num_shards=2, spec=IndexSpec(), target_recall=0.95)
+        StandInLoader(seconds_per_row=0.1), index=IndexPlan(num_shards=2, spec=IndexSpec(), target_recall=0.95)
     )
     live = set(actors("ShardServer"))
     refresher.begin(10)
@@ -137,7 +138,7 @@ def test_a_refresher_that_is_killed_finishes_its_refresh_and_swaps_once(stage, s
     killer = KillAt(AT[stage](synthetic_store))
     num_swaps = service.status().num_swaps
     refresher.offer(10)
-    assert killer.has_killed.wait(60)
+    assert killer.has_killed.wait(600)
     record = refresher.records()[10]
     assert (record["status"], record["num_attempts"]) == ("live", 2)
     assert search(service).snapshot_id == record["snapshot_id"] == live_snapshot_id(synthetic_store.store)
@@ -172,7 +173,7 @@ def test_a_refresh_that_kills_the_refresher_again_and_again_is_given_up(start, s
     live = service.live_snapshot().snapshot_id
     refresher.offer(10)
     seen = set()
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while len(seen) < 3:
         assert time.monotonic() < deadline
         records = refresher.run.read_refreshes()
@@ -219,8 +220,7 @@ def test_a_snapshot_that_the_service_cannot_load_does_not_stay_the_stores_live_o
     before = live_snapshot_id(synthetic_store.store)
     published = has_new(synthetic_store, "snapshots")
     refresher.offer(10)
-    while not published():
-        time.sleep(0.0005)
+    wait_until(published, every_seconds=0.0005)
     store = synthetic_store.store
     digest = load_snapshot(store, next(iter(published())).removesuffix(".json")).shards[0].digest
     name = next(iter(store.read_json(f"{shard_path(digest)}/shard.json")["sha256"]))
@@ -269,7 +269,8 @@ def test_old_snapshots_go_as_new_ones_come(start, service, synthetic_store):
 def test_training_waits_for_a_refresh_under_way_and_not_for_one_that_failed(start):
     slow = StandInLoader(seconds_per_row=0.01)
     refresher = start(StandInLoader(of_encoders={"bad": StandInLoader(cannot_load=True), "encoder-10": slow}))
-    assert refresher.client.wait_until_fresh(10, max_staleness_steps=10).seconds < 5
+    wait = refresher.client.wait_until_fresh(10, max_staleness_steps=10)
+    assert wait.problem == "", "nothing is under way, nothing is waited for"
     refresher.offer(10)
     wait = refresher.client.wait_until_fresh(20, max_staleness_steps=10)
     assert wait.problem == ""

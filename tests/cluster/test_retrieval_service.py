@@ -2,11 +2,12 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
-from support.snapshots import DIMENSION, exact_block_ids
+from support.processes import actors
+from support.snapshots import DIMENSION, SyntheticStore, exact_block_ids
 
 from cluster.retrieval_service import (
     RetrievalClient,
@@ -112,13 +113,9 @@ def test_a_snapshot_that_is_damaged_or_unknown_does_not_go_live(service, synthet
 
 
 def test_a_killed_shard_comes_back_and_no_search_fails(service, synthetic_store):
-    os.kill(shard_pids()[0], signal.SIGKILL)
+    os.kill(actors("ShardServer")[0], signal.SIGKILL)
     result = service.search(queries(), 5, deadline_seconds=60.0)
     np.testing.assert_array_equal(result.block_ids_BK, exact_block_ids(synthetic_store.embeddings(0), queries(), 5))
-
-
-def shard_pids():
-    return [p.pid for p in psutil.process_iter() if p.name().startswith("ray::ShardServer")]
 
 
 def test_starting_twice_attaches(service, synthetic_store):
@@ -145,3 +142,30 @@ def test_a_run_leaves_a_service_that_ran_before_it(service, synthetic_store):
     with service_left_as_found():
         start_service(synthetic_store.store)
     assert service.search(queries(), 3).block_ids_BK.shape == (6, 3)
+
+
+def test_a_client_finds_the_service_that_was_started_in_the_place_of_the_one_it_knew(service, synthetic_store):
+    service.search(queries(), 3)
+    stop_service()
+    assert not service_is_running()
+    with pytest.raises(ServiceUnavailableError, match="no router"):
+        service.search(queries(), 3, deadline_seconds=2.0)
+    newer = synthetic_store.publish(seed=1, step=1).snapshot_id
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(service.search, queries(), 3, deadline_seconds=600.0)
+        start_service(synthetic_store.store)
+        assert waiting.result().snapshot_id == newer
+    assert service.live_snapshot().snapshot_id == newer
+    assert service.status().num_searches == 1
+
+
+def test_a_service_of_another_store_is_not_taken_for_the_one_that_was_stopped(service, tmp_path):
+    stop_service()
+    (tmp_path / "other").mkdir()
+    other = SyntheticStore(tmp_path / "other")
+    other.publish(seed=1, step=1)
+    start_service(other.store)
+    with pytest.raises(ServiceUnavailableError, match="one of store .*other"):
+        service.search(queries(), 3, deadline_seconds=3.0)
+    with pytest.raises(ServiceUnavailableError, match="one of store .*other"):
+        service.status()

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.display import clock, progress_line
+from pipelines.display import Display, clock, progress_line
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3_725, "1:02:05")])
@@ -23,3 +23,14 @@ def test_the_last_line_has_the_time_it_took():
 
 def test_without_a_total_there_is_no_eta():
     assert progress_line("ingest", 5, 0, None, "documents", 2.0, "").endswith("2.5 documents/s  0:02 so far")
+
+
+def test_a_task_that_is_closed_leaves_the_screen(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    display = Display()
+    assert display.is_terminal
+    bars = [display.task(label, total=2, unit="shards") for label in ("embed", "index")]
+    bars[0].update(2)
+    bars[0].close()
+    bars[1].update(1)
+    assert [task.description for task in display._bars.tasks] == ["index"]

@@ -48,6 +48,18 @@ def test_every_number_is_copied_once_at_its_step(run, tmp_path):
     assert len({(name, step) for name, step, _ in found}) == len(found)
 
 
+def test_a_refresh_is_copied_when_it_is_over(run, tmp_path):
+    run.write_refresh(9, {**live_refresh(9), "status": "running"})
+    log = TensorBoardLog(tmp_path / "events", run)
+    log.look()
+    run.write_refresh(9, live_refresh(9))
+    log.look()
+    log.close()
+    found = {(name, step): value for name, step, value in scalars(tmp_path / "events")}
+    assert found["refresh/failed", 9] == 0.0
+    assert found["refresh/blocks_per_second", 9] == 50.0
+
+
 def test_a_run_that_goes_on_is_copied_anew_and_not_twice(run, tmp_path):
     first = TensorBoardLog(tmp_path / "events", run)
     first.look()

@@ -103,7 +103,9 @@ def kill_a_rank(store, driver_pid):
     return step
 
 
-def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_of_the_warmup(alone, killed, tiny_bert):
+def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_of_the_warmup(
+    alone, killed, tiny_bert, capsys
+):
     run_warmup(warmup_config(alone, tiny_bert))
     config = warmup_config(killed, tiny_bert)
     script = f"from pipelines.warmup import WarmupConfig, run_warmup; run_warmup({config!r})"
@@ -120,6 +122,7 @@ def test_a_killed_rank_a_killed_driver_and_a_damaged_checkpoint_change_no_step_o
     assert run.result() is None
     flip_byte(run.local_checkpoint(newest_checkpoint(killed)) / "model-embedder.safetensors", offset=-1)
     run_warmup(config)  # goes on from the checkpoint before
+    assert "CANNOT BE READ, an earlier one was taken" in capsys.readouterr().err
     assert len(curve(alone)) == config.num_steps
     assert curve(killed) == curve(alone)
     assert run.result()["encoder"] == the_run(alone).result()["encoder"]

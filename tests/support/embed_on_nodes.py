@@ -22,7 +22,7 @@ from cluster.resources import EmbeddingPlan
 from realm_core.engines.completeness import check_embedded
 
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 1024 * 1024}
-NOTICED_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+NOTICED_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 3000, "health_check_failure_threshold": 3}
 """A dead node is noticed after 2 s instead of 13."""
 HEAD = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": NOTICED_SOON}
 
@@ -33,11 +33,13 @@ def main(folder):
     doomed = cluster.add_node(**NODE)
     ray.init(address=cluster.address, log_to_driver=False)
     plan = EmbeddingPlan(num_workers=None, cpus=1.0, gpus=0.0, threads=1)
-    pool = EmbeddingPool(filled.store.url, plan, StandInLoader(seconds_per_row=0.1), precision="fp32")
+    halt = folder / "halt"
+    loader = StandInLoader(seconds_per_row=0.05, waits_while=str(halt))
+    pool = EmbeddingPool(filled.store.url, plan, loader, precision="fp32")
     seen = []
     with ThreadPoolExecutor() as threads:  # Ray starts nodes in the main thread only
         run = threads.submit(pool.embed, filled.corpus.parts, "e" * 64, progress=seen.append)
-        num_parts_at_loss = join_then_leave(cluster, doomed, filled.store, seen)
+        num_parts_at_loss = join_then_leave(cluster, doomed, filled.store, seen, halt)
         result = run.result()
     facts = {
         "num_ready": [progress.num_ready for progress in seen],
@@ -53,18 +55,20 @@ def main(folder):
     cluster.shutdown()
 
 
-def join_then_leave(cluster, doomed, store, seen):
-    """Parts that were done when the first node was killed."""
+def join_then_leave(cluster, doomed, store, seen, halt):
+    """Parts that were done when the first node was killed; all actors are in the midst of one then."""
     wait_for(lambda: len(store.list("embeddings")) >= 2)
+    halt.touch()
     cluster.add_node(**NODE)
     wait_for(lambda: seen and seen[-1].num_ready == 4)
     num_parts = len(store.list("embeddings"))
     cluster.remove_node(doomed, allow_graceful=False)
+    halt.unlink()
     return num_parts
 
 
 def wait_for(is_so):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError("what was waited for did not happen")

@@ -8,6 +8,7 @@ import threading
 import time
 
 from support.processes import actors
+from support.waiting import wait_until
 
 from cluster.refresh import IndexPlan
 from cluster.refresher import RefresherClient, RefresherConfig
@@ -59,10 +60,9 @@ class Watched:
     def begin(self, step):
         """Offers a step and waits until its refresh has begun."""
         self.offer(step)
-        while not any(record["step"] == step for record in self.run.read_refreshes()):
-            time.sleep(0.01)
+        wait_until(lambda: any(record["step"] == step for record in self.run.read_refreshes()))
 
-    def records(self, seconds=90.0):
+    def records(self, seconds=600.0):
         """By step, when the refresher is idle."""
         deadline = time.monotonic() + seconds
         while not self.client.status().is_idle:

@@ -29,6 +29,8 @@ class StandInLoader:
 
     seconds_per_row: float = 0.0
     """Of blocks; queries take none."""
+    waits_while: str = ""
+    """Blocks are not done while there is a file of this name."""
     seconds_to_load: float = 0.0
     fails_at: int | None = None
     """The engine raises at blocks with this token."""
@@ -65,6 +67,8 @@ class StandInEngine:
         for start in range(0, len(body_token_ids), ROWS_PER_BATCH):
             stop = min(start + ROWS_PER_BATCH, len(body_token_ids))
             time.sleep(self._faults.seconds_per_row * (stop - start))
+            while self._faults.waits_while and os.path.exists(self._faults.waits_while):  # noqa: PTH110 - travels alone
+                time.sleep(0.05)
             for row in range(start, stop):
                 embeddings[row] = self._embed(row, title_token_ids[row], body_token_ids[row])
             if progress is not None:

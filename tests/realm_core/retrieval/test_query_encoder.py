@@ -24,7 +24,7 @@ class Search:
         self.live = 0
         self.asked = []
 
-    def live_snapshot(self):
+    def live_snapshot(self, *, deadline_seconds=30.0):
         return self.manifests[self.live]
 
     def search(self, queries_BD, num_hits, *, deadline_seconds=30.0, exclude_uids=None):

@@ -14,6 +14,7 @@ from realm_core.errors import UsageError
 from realm_core.training.accumulation import accumulate_gradients
 from realm_core.training.micro_batches import micro_batches
 from realm_core.training.models import recompute_layers
+from realm_core.training.ranks import max_over_ranks
 
 
 def whole_step():
@@ -51,14 +52,16 @@ def _step_of_a_rank(rank, folder):
     own = {name: tensor[:2] if rank == 0 else tensor[2:] for name, tensor in batch.items()}
     model = DistributedDataParallel(pretrain_model())
     step = accumulate_gradients(model, micro_batches(own, rank + 1), autocast=nullcontext)
-    torch.save((step.loss, step.num_masked_tokens, gradients(model.module)), folder / f"{rank}.pt")
+    largest = max_over_ranks([rank, -rank], torch.device("cpu"))
+    torch.save((step.loss, step.num_masked_tokens, gradients(model.module), largest), folder / f"{rank}.pt")
 
 
 def test_ranks_with_unequal_batches_are_one_large_batch(tmp_path):
     expected, expected_gradients = whole_step()
     run_on_ranks(_step_of_a_rank, 2, tmp_path)
     for rank in range(2):
-        loss, num_masked, found = torch.load(tmp_path / f"{rank}.pt")
+        loss, num_masked, found, largest = torch.load(tmp_path / f"{rank}.pt")
+        assert largest == [1, 0]
         assert loss == pytest.approx(expected[0], rel=1e-6)
         assert num_masked == expected[2]
         assert_same_gradients(found, expected_gradients)

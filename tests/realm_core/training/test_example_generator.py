@@ -29,6 +29,9 @@ class Records:
             "salient_span_stops": [stop for _, stop in spans],
         }
 
+    def uids(self, block_ids_K):
+        return np.array([b"%020d" % block_id for block_id in block_ids_K])
+
     def token_ids(self, block_id):
         return [50 + block_id], self.row(block_id)["body_token_ids"]
 
@@ -95,6 +98,32 @@ def test_ranks_train_on_different_blocks():
     ]
     assert set.union(*blocks) == set(range(30))
     assert sum(len(b) for b in blocks) == 30
+
+
+def test_a_copy_of_the_sentences_own_block_is_no_candidate():
+    class Copies(Records):
+        """Blocks 2, 8, 14, 20 and 26 have the text of the block before."""
+
+        def uids(self, block_ids_K):
+            return super().uids(np.where(block_ids_K % 6 == 2, block_ids_K - 1, block_ids_K))
+
+    batches = [generator(records=Copies()).batch_at(position) for position in range(30)]
+    by_own = {}
+    for batch in batches:
+        owns = (batch.arrays.target_ids_BM[:, 0] - 100) // 8
+        by_own |= dict(zip(owns.tolist(), batch.arrays.candidate_block_ids_BN.tolist(), strict=True))
+    assert by_own[1] == [-1, 3, 4, 5]
+    assert by_own[4] == [-1, 5, 6, 7]
+    assert by_own[5] == [-1, 6, 7, 9], "of two candidates with one text the better one stays"
+
+
+def test_a_corpus_of_too_few_other_blocks_is_an_error_not_an_endless_search():
+    class Same(Records):
+        def uids(self, block_ids_K):
+            return super().uids(block_ids_K * 0)
+
+    with pytest.raises(TrainingError, match=r"no usable sentence in 30 blocks .*too_few_candidates"):
+        generator(records=Same()).batch_at(0)
 
 
 def test_a_swap_in_the_midst_of_a_batch_begins_it_again():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from support.tiny import write_bert
+from support.whole_snapshots import flip_byte
 
 from realm_core import RealmEmbedder, RealmKnowledgeAugEncoder, RealmScorer, RealmTokenizer
-from realm_core.errors import ArtifactMissingError
+from realm_core.errors import ArtifactCorruptError, ArtifactMissingError
 from realm_core.modeling.checkpoints import load_encoder
 from realm_core.storage.files import Store
 from realm_core.training.export import export_best
@@ -98,6 +99,24 @@ def test_a_query_embedder_of_its_own_is_exported_beside_that_of_blocks(tmp_path,
         for key, tensor in best[name].state_dict().items():
             assert torch.equal(embedder.state_dict()[key], tensor), (name, key)
             assert torch.equal(alone.state_dict()[key], tensor), (name, key)
+
+
+def test_where_the_best_checkpoint_cannot_be_read_the_next_best_is_exported_and_said(tmp_path, bert, caplog):
+    run = RunFolder(Store(str(tmp_path / "store")), "pretrain-x")
+    for step, utility in ((1, 0.5), (2, 0.3), (3, 0.4)):
+        save_trained(run, bert, step, utility=utility)
+    flip_byte(run.local_checkpoint(1) / "model-encoder.safetensors", offset=-1)
+    encoder, reader = start(bert)
+    result = export_best(run, encoder=encoder, reader=reader)
+    assert (result["best_step"], result["best_retrieval_utility"]) == (3, 0.4)
+    assert "of step 1, cannot be read" in caplog.text
+    exported = RealmEmbedder.from_pretrained(f"{result['export']}/embedder")
+    for name, tensor in encoder.embedder.state_dict().items():
+        assert torch.equal(exported.state_dict()[name], tensor), name
+    for step in (2, 3):
+        flip_byte(run.local_checkpoint(step) / "model-encoder.safetensors", offset=-1)
+    with pytest.raises(ArtifactCorruptError):
+        export_best(run, encoder=encoder, reader=reader)
 
 
 def test_a_run_without_checkpoints_has_nothing_to_export(tmp_path, bert):

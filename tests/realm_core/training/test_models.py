@@ -16,7 +16,7 @@ from realm_core.training.featurization import (
 )
 from realm_core.training.inverse_cloze import InverseClozeExample, inverse_cloze_batch
 from realm_core.training.masking import MaskedQuery
-from realm_core.training.models import InverseClozeModel, RealmPretrainModel, set_dropout, to_tensors
+from realm_core.training.models import InverseClozeModel, RealmPretrainModel, relevances, set_dropout, to_tensors
 
 CONFIG = RealmConfig(
     vocab_size=60,
@@ -53,6 +53,17 @@ def test_the_gradient_of_the_loss_reaches_retriever_and_encoder(model):
         assert dict(model.named_parameters())[name].grad.abs().sum() > 0
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert unused == []
+
+
+def test_close_candidates_are_told_apart_where_training_runs_in_bf16():
+    query_BD = torch.full((1, 128), 0.8, requires_grad=True)
+    block_BND = torch.full((1, 3, 128), 0.8) + torch.tensor([0.0, 1e-3, 2e-3])[:, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        relevance_BN = relevances(query_BD, block_BND)
+    assert relevance_BN.dtype == torch.float32
+    torch.testing.assert_close(relevance_BN, torch.tensor([[81.92, 82.0224, 82.1248]]), rtol=1e-6, atol=0)
+    relevance_BN.sum().backward()
+    torch.testing.assert_close(query_BD.grad, block_BND.sum(1))
 
 
 def test_a_query_embedder_of_its_own_takes_the_queries_part_of_the_gradient(model):
