@@ -221,10 +221,13 @@ class RetrievalClient:
         Raises:
             ServiceUnavailableError: one of another store was, whose block ids would be taken for this one's.
         """
-        found = find_actor(SERVICE_NAME)
-        if found is None or found == self._controller:
+        try:
+            require_cluster()
+            if find_actor(SERVICE_NAME) == self._controller:
+                return False
+            controller, routers, config = find_service(seconds)
+        except (RealmError, RayError, OSError):  # there is none, or not yet
             return False
-        controller, routers, config = find_service(seconds)
         if config.store_url != self._store.url:
             raise not_there(f"one of store {config.store_url}, where one of {self._store.url} was")
         self._use(controller, routers, config.token)
@@ -252,10 +255,10 @@ class RetrievalClient:
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 break
+            if time.monotonic() - looked_at >= SECONDS_BETWEEN_LOOKS:
+                looked_at = time.monotonic()
+                self._has_found_another(seconds_left)
             try:
-                if time.monotonic() - looked_at >= SECONDS_BETWEEN_LOOKS:
-                    looked_at = time.monotonic()
-                    self._has_found_another(seconds_left)
                 return self._routers[(turn + attempt) % len(self._routers)].ask(request, seconds_left)
             except TimeoutError as late:
                 raise too_late(deadline_seconds) from late

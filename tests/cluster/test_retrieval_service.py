@@ -14,6 +14,7 @@ from cluster.retrieval_service import (
     service_is_running,
     service_left_as_found,
     start_service,
+    stop_service,
 )
 from realm_core.errors import ArtifactCorruptError, QueryError, ServiceUnavailableError, StoreError
 from realm_core.storage.snapshots import shard_path
@@ -165,7 +166,7 @@ def test_a_service_of_another_store_is_not_taken_for_the_one_that_was_stopped(se
     other = SyntheticStore(tmp_path / "other")
     other.publish(seed=1, step=1)
     start_service(other.store)
-    with pytest.raises(ServiceUnavailableError, match="one of store .*other"):
+    with pytest.raises(ServiceUnavailableError, match=r"one of store .*other"):
         service.search(queries(), 3, deadline_seconds=3.0)
-    with pytest.raises(ServiceUnavailableError, match="one of store .*other"):
+    with pytest.raises(ServiceUnavailableError, match=r"one of store .*other"):
         service.status()

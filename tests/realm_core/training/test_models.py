@@ -61,7 +61,7 @@ def test_close_candidates_are_told_apart_where_training_runs_in_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         relevance_BN = relevances(query_BD, block_BND)
     assert relevance_BN.dtype == torch.float32
-    torch.testing.assert_close(relevance_BN, torch.tensor([[81.92, 82.0224, 82.1248]]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(relevance_BN, torch.tensor([[81.92, 82.0224, 82.1248]]), rtol=1e-5, atol=0)
     relevance_BN.sum().backward()
     torch.testing.assert_close(query_BD.grad, block_BND.sum(1))
 
