@@ -37,7 +37,7 @@ class PretrainPlanReport:
         ranks = plan.trainer_workers
         memory = memory_of_swap(self.start, self.start, replicas=1, free_bytes=0)
         return [
-            ("dry run", "nothing was started or written; all checks passed, and there is a place for each process"),
+            ("dry run", "nothing was started or written; all checks passed; each rank and embedding actor has a place"),
             ("cluster", f"{self.num_cpus:g} CPUs, {self.num_gpus:g} GPUs"),
             ("trainer", f"{ranks} ranks of {_device(plan.trainer_gpus, plan.trainer_threads)}, {plan.precision}"),
             (

@@ -87,7 +87,7 @@ class PretrainConfig:
     address: str | None = None
     """Ray cluster to join (`auto`, `ray://...`); by default one is started on this machine."""
     dry_run: bool = False
-    """Checks what can be checked beforehand, looks for a place for each process, prints the plan and ends."""
+    """Makes every check that can be made, looks for a place for each rank and embedding actor, prints the plan."""
 
     def __post_init__(self) -> None:
         at_least(
