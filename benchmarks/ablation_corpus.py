@@ -63,6 +63,10 @@ class BlocksInMemory:
         rows = [self._row(self.blocks[block_id]) for block_id in block_ids]
         return [{name: row[name] for name in columns or row} for row in rows]
 
+    def uids(self, block_ids_K: np.ndarray) -> np.ndarray:
+        """Uids [K] (S20) of blocks."""
+        return np.array([self.blocks[block_id].uid for block_id in block_ids_K], dtype="S20")
+
     def token_ids(self, block_id: int) -> tuple[list[int], list[int]]:
         """Title and body token ids of a block."""
         return self.title_ids[block_id].tolist(), self.body_ids[block_id].tolist()
