@@ -112,8 +112,8 @@ def project(embedder: RealmEmbedder, ids_RL: Tensor, is_token_RL: Tensor, types_
 def relevances(query_BD: Tensor, block_BND: Tensor) -> Tensor:
     """Relevance of each query's candidates [B, N] in fp32, also where the embedders run in bf16.
 
-    Two hundred of bf16's values lie between the relevances 64 and 128 or fewer: half a nat and more from one to the
-    next, and candidates would be tied.
+    Between 64 and 128, where relevances of trained embedders lie, neighbours in bf16 are half a nat apart: close
+    candidates would be tied.
     """
     with torch.autocast(query_BD.device.type, enabled=False):
         return torch.einsum("bd,bnd->bn", query_BD.float(), block_BND.float())
