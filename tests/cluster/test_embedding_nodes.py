@@ -16,10 +16,14 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_node_that_joins_takes_parts_and_one_that_is_lost_gives_its_parts_back(tmp_path):
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    options = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_raylet_start_wait_time_s": "300",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "support.embed_on_nodes", str(tmp_path)],
-        env={**os.environ, **token, "PYTHONPATH": os.pathsep.join([".", "tests"])},
+        env={**os.environ, **options, "PYTHONPATH": os.pathsep.join([".", "tests"])},
         capture_output=True,
         text=True,
         timeout=600,

@@ -12,13 +12,17 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_node_that_is_lost_costs_no_search(tmp_path):
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    options = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_raylet_start_wait_time_s": "300",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "support.serve_on_nodes", str(tmp_path)],
-        env={**os.environ, **token, "PYTHONPATH": os.pathsep.join([".", "tests"])},
+        env={**os.environ, **options, "PYTHONPATH": os.pathsep.join([".", "tests"])},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "facts.json").read_text())

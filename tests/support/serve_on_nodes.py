@@ -18,6 +18,7 @@ from ray.cluster_utils import Cluster
 from support.callers import Callers
 from support.embed_on_nodes import HEAD, NODE
 from support.snapshots import SyntheticStore
+from support.waiting import wait_until
 
 from cluster.retrieval_service import start_service, stop_service
 from cluster.session import NAMESPACE
@@ -29,6 +30,7 @@ def main(folder):
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+    wait_until(lambda: len(nodes_that_are_given_work()) == 3, "work on three nodes")
     client = start_service(filled.store, replicas=2, routers=2)
     before = client.processes()
     with Callers(client, {0: filled}, deadline_seconds=60.0) as callers:
@@ -52,6 +54,16 @@ def main(folder):
     stop_service()
     ray.shutdown()
     cluster.shutdown()
+
+
+def nodes_that_are_given_work():
+    """Ids of the nodes that work is spread over by now: what starts sooner goes to the nodes that were known first."""
+
+    @ray.remote(num_cpus=0, scheduling_strategy="SPREAD")
+    def place():
+        return ray.get_runtime_context().get_node_id()
+
+    return set(ray.get([place.remote() for _ in range(6)]))
 
 
 def on_node(node, processes):
